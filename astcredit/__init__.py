@@ -1,0 +1,3 @@
+"""Real-time prepaid credit control for Asterisk."""
+
+__version__ = "0.1.0"

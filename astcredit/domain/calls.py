@@ -1,0 +1,127 @@
+"""What is said about a call: requests and reports that come in, answers that go out.
+
+Every text here may come from a caller's telephone and is hostile until proven otherwise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from astcredit.domain.money import Micros
+
+
+class AuthStatus(StrEnum):
+    """Outcomes of an authorization, AC_STATUS of the dialplan.
+
+    The refusals stand in their order of precedence: the first that applies is the answer.
+    """
+
+    ALLOWED = "ALLOWED"
+    NOACCOUNT = "NOACCOUNT"
+    DISABLED = "DISABLED"
+    SRCREJECT = "SRCREJECT"
+    BLOCKED = "BLOCKED"
+    INVALID = "INVALID"
+    NOROUTE = "NOROUTE"
+    CAPACITY = "CAPACITY"
+    QUOTA = "QUOTA"
+    NOCREDIT = "NOCREDIT"
+    ERROR = "ERROR"
+
+
+@dataclass(frozen=True, slots=True)
+class CallRequest:
+    """A dialplan's question before Dial: may this channel call this number?"""
+
+    call_id: str
+    node: str
+    uniqueid: str
+    linkedid: str
+    channel: str
+    accountcode: str
+    callerid: str
+    number: str
+
+
+@dataclass(frozen=True, slots=True)
+class Authorization:
+    """The answer to a `CallRequest`, as the dialplan gets it in its AC_ variables."""
+
+    status: AuthStatus
+    reason: str
+    call_id: str
+    seconds: int = 0
+    options: str = ""
+    dial: str = ""
+    callerid: str = ""
+    rate: Micros = 0
+    reserved: Micros = 0
+    available: Micros = 0
+    cause: int = 0
+
+    @property
+    def allowed(self) -> bool:
+        return self.status is AuthStatus.ALLOWED
+
+
+@dataclass(frozen=True, slots=True)
+class LegAnswered:
+    """Asterisk saw an outbound leg being answered: from here on it costs money.
+
+    `call_id` is empty when the event did not carry the channel variable AC_CALL; then the
+    newest open call of the channel `caller_uniqueid` is meant.
+    """
+
+    node: str
+    caller_uniqueid: str
+    leg_uniqueid: str
+    answered_at_ms: int
+    call_id: str = ""
+    trunk: str = ""
+    dialed_at_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelEnded:
+    """Asterisk hung up a channel.
+
+    An answered call whose outbound leg it was is settled; a call not answered whose calling
+    channel it was is released. `hangupcause` is Q.850, `dialstatus` that of the last attempt.
+    """
+
+    node: str
+    uniqueid: str
+    ended_at_ms: int
+    hangupcause: int = 0
+    dialstatus: str = ""
+    dialed_at_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HangupReport:
+    """What the `hangup` script read from a channel in its `h` extension.
+
+    `talk_ms` is CDR(billsec,f): the time from answer to end, 0 when not answered.
+    `blind_transfer` is BLINDTRANSFER: when it is not empty the outbound leg lives on.
+    """
+
+    node: str
+    uniqueid: str
+    call_id: str
+    ended_at_ms: int
+    talk_ms: int
+    dialed_ms: int | None
+    dialstatus: str
+    hangupcause: int
+    blind_transfer: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Funds:
+    """The balance of an account's client and what of it is free for further calls."""
+
+    client: str
+    currency: str
+    balance: Micros
+    available: Micros
