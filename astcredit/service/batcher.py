@@ -1,0 +1,200 @@
+"""One batch is one transaction.
+
+While a transaction is under way, the operations that arrive wait; then all of them go
+together. With one call at a time a batch holds one and costs nothing extra; under load it
+grows, and the price of a commit is shared.
+
+An operation is lost only with its process: an ending waits here until the database takes it.
+A request waits no longer than whoever asked: when that one has gone (its future is cancelled)
+it is dropped, and if it was committed all the same it is given back through `on_orphan`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Protocol, TypeAlias
+
+from astcredit.domain.calls import CallRequest
+from astcredit.domain.decisions import Decision
+from astcredit.service.errors import CommitUnknown, TransientError
+from astcredit.service.ledger import Carried
+from astcredit.service.operations import Operation, Outcome
+
+log = logging.getLogger(__name__)
+
+# The first retry comes at once because a deadlock is over as soon as it is reported; the pause
+# then doubles, so that a database that is down is asked once or twice a second.
+FIRST_PAUSE_SECONDS = 0.01
+LONGEST_PAUSE_SECONDS = 0.5
+
+NOTHING_CARRIED: Carried = MappingProxyType({})
+
+Apply: TypeAlias = Callable[[Sequence[Operation], Carried, list[Outcome]], Awaitable[None]]
+
+
+class BatchObserver(Protocol):
+    """Told what goes on, for metrics."""
+
+    def batch_done(self, operations: int, seconds: float) -> None: ...
+
+    def batch_failed(self, error: Exception) -> None: ...
+
+    def queue_length(self, operations: int) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Item:
+    operation: Operation
+    future: asyncio.Future[Outcome]
+
+    @property
+    def wanted(self) -> bool:
+        """Whether it must still be done: a request only while somebody waits for its answer."""
+        return not (self.future.cancelled() and isinstance(self.operation, CallRequest))
+
+
+class Batcher:
+    """Collects operations and applies them in batches, one transaction at a time."""
+
+    def __init__(
+        self,
+        apply: Apply,
+        on_orphan: Callable[[CallRequest, Decision], None],
+        observer: BatchObserver,
+        *,
+        most_operations: int,
+    ) -> None:
+        self._apply = apply
+        self._on_orphan = on_orphan
+        self._observer = observer
+        self._most = most_operations
+        self._queue: deque[_Item] = deque()
+        self._arrived = asyncio.Event()
+        self._stopping = False
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to apply what is submitted."""
+        self._task = asyncio.create_task(self._run(), name="batcher")
+
+    async def stop(self, grace_seconds: float) -> int:
+        """Apply what is waiting, for at most so long; the number of operations left undone."""
+        self._stopping = True
+        self._arrived.set()
+        if self._task is not None:
+            done, _ = await asyncio.wait({self._task}, timeout=grace_seconds)
+            if not done:
+                self._task.cancel()
+                await asyncio.gather(self._task, return_exceptions=True)
+        return sum(not item.future.done() for item in self._queue)
+
+    def submit(self, operation: Operation) -> asyncio.Future[Outcome]:
+        """Queue an operation; the future brings its outcome after commit, or a StorageError.
+
+        Cancel the future of a request that nobody waits for any more.
+        """
+        item = _Item(operation, asyncio.get_running_loop().create_future())
+        self._queue.append(item)
+        self._observer.queue_length(len(self._queue))
+        self._arrived.set()
+        return item.future
+
+    async def _run(self) -> None:
+        while True:
+            while not self._queue:
+                if self._stopping:
+                    return
+                self._arrived.clear()
+                await self._arrived.wait()
+            batch = [self._queue.popleft() for _ in range(min(self._most, len(self._queue)))]
+            self._observer.queue_length(len(self._queue))
+            try:
+                await self._carry_out(batch)
+            except asyncio.CancelledError:
+                self._queue.extendleft(reversed(batch))
+                raise
+
+    async def _carry_out(self, batch: list[_Item], carried: Carried = NOTHING_CARRIED) -> None:
+        """Apply a batch until it is done, splitting off what the database refuses."""
+        pause = 0.0
+        while True:
+            # What a lost COMMIT may have booked must be asked about even if nobody waits.
+            batch = [i for i in batch if i.wanted or _id(i.operation) in carried]
+            if not batch:
+                return
+            outcomes: list[Outcome] = []
+            began = asyncio.get_running_loop().time()
+            try:
+                await self._apply([item.operation for item in batch], carried, outcomes)
+            except CommitUnknown as error:
+                self._failed(error, len(batch))
+                carried = {**carried, **_decisions(batch, outcomes)}
+            except TransientError as error:
+                self._failed(error, len(batch))
+            except Exception as error:
+                # PoisonError, or a fault of our own that one operation brings to light.
+                self._failed(error, len(batch))
+                await self._isolate(batch, error, carried)
+                return
+            else:
+                took = asyncio.get_running_loop().time() - began
+                self._observer.batch_done(len(batch), took)
+                self._deliver(batch, outcomes)
+                return
+            await asyncio.sleep(pause)
+            pause = min(LONGEST_PAUSE_SECONDS, pause * 2 or FIRST_PAUSE_SECONDS)
+
+    async def _isolate(self, batch: list[_Item], error: Exception, carried: Carried) -> None:
+        """Halve the batch until the operation that cannot be done is alone; only it fails."""
+        if len(batch) == 1:
+            _fail(batch[0], error)
+            return
+        middle = len(batch) // 2
+        await self._carry_out(batch[:middle], carried)
+        await self._carry_out(batch[middle:], carried)
+
+    def _deliver(self, batch: Sequence[_Item], outcomes: Sequence[Outcome]) -> None:
+        for item, outcome in zip(batch, outcomes, strict=True):
+            if not item.future.done():
+                item.future.set_result(outcome)
+            elif isinstance(item.operation, CallRequest) and isinstance(outcome, Decision):
+                self._on_orphan(item.operation, outcome)
+
+    def _failed(self, error: Exception, operations: int) -> None:
+        self._observer.batch_failed(error)
+        log.warning(
+            "batch failed",
+            extra={"action": "batch_failed", "error": repr(error), "operations": operations},
+        )
+
+
+def _fail(item: _Item, error: Exception) -> None:
+    log.error(
+        "operation refused",
+        extra={
+            "action": "operation_refused",
+            "operation": repr(item.operation),
+            "error": repr(error),
+        },
+        exc_info=error,
+    )
+    if not item.future.done():
+        item.future.set_exception(error)
+
+
+def _id(operation: Operation) -> str:
+    return operation.call_id if isinstance(operation, CallRequest) else ""
+
+
+def _decisions(batch: Sequence[_Item], outcomes: Sequence[Outcome]) -> dict[str, Decision]:
+    pairs = zip(batch, outcomes, strict=True)
+    return {
+        item.operation.call_id: outcome
+        for item, outcome in pairs
+        if isinstance(item.operation, CallRequest) and isinstance(outcome, Decision)
+    }

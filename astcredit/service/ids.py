@@ -1,0 +1,28 @@
+"""Ids of calls: made before the transaction, so that a repeated request can be recognised."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+
+# Crockford's base 32: no letter that reads like a digit.
+ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+TIME_DIGITS = 9  # 45 bits of milliseconds: until the year 3084
+RANDOM_DIGITS = 11  # 55 bits: two of a thousand processes never meet within a millisecond
+LENGTH = TIME_DIGITS + RANDOM_DIGITS
+_RANDOM_BITS = 5 * RANDOM_DIGITS
+
+
+class CallIds:
+    """Makes ids of 20 characters that sort by time; within one process strictly."""
+
+    def __init__(self, now_ms: Callable[[], int]) -> None:
+        self._now_ms = now_ms
+        self._last = 0
+
+    def __call__(self) -> str:
+        """A new id."""
+        value = (self._now_ms() << _RANDOM_BITS) | secrets.randbits(_RANDOM_BITS)
+        self._last = value = max(value, self._last + 1)
+        digits = [ALPHABET[(value >> (5 * place)) & 31] for place in range(LENGTH)]
+        return "".join(reversed(digits))

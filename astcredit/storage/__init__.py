@@ -1,0 +1,1 @@
+"""SQLAlchemy Core on SQLite and MariaDB/MySQL. Nobody else imports SQLAlchemy."""

@@ -1,0 +1,158 @@
+"""A database: its address, its engine, and transactions on it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from sqlalchemy import URL, event, make_url
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from astcredit.service.errors import RefusedError
+from astcredit.storage.failures import DRIVER_ERRORS, is_lost, translate
+from astcredit.storage.sql import MySql, SqlDialect, Sqlite
+
+URL_EXPECTED = "sqlite:///PATH or mysql://USER:PASSWORD@HOST[:PORT]/NAME"
+
+# A server that accepts and does not answer is given up after this. Longer than a dialplan waits
+# (that has its own deadline), so that a slow disk is not taken for a dead server.
+TRANSACTION_SECONDS = 5.0
+CONNECT_SECONDS = 2
+# Less than TRANSACTION_SECONDS, so that a lock that never comes is reported as what it is.
+LOCK_WAIT_SECONDS = 3
+
+MYSQL_SESSION = (
+    # One collation everywhere: texts compare byte by byte, as in SQLite.
+    "SET NAMES utf8mb4 COLLATE utf8mb4_bin",
+    "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
+    f"SET SESSION time_zone = '+00:00', innodb_lock_wait_timeout = {LOCK_WAIT_SECONDS},"
+    " sql_mode = 'STRICT_TRANS_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION'",
+)
+SQLITE_SESSION = (
+    "PRAGMA journal_mode = WAL",
+    "PRAGMA synchronous = FULL",  # COMMIT means on disk
+    f"PRAGMA busy_timeout = {LOCK_WAIT_SECONDS * 1000}",
+    "PRAGMA foreign_keys = ON",
+)
+
+
+class Database:
+    """An open database. `close()` it, from the event loop that used it."""
+
+    def __init__(self, engine: AsyncEngine, dialect: SqlDialect, shown_url: str) -> None:
+        self.engine = engine
+        self.dialect = dialect
+        self.shown_url = shown_url
+
+    @property
+    def is_sqlite(self) -> bool:
+        return self.engine.dialect.name == "sqlite"
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self.engine.dispose()
+
+    @asynccontextmanager
+    async def transaction(
+        self, seconds: float | None = TRANSACTION_SECONDS
+    ) -> AsyncIterator[AsyncConnection]:
+        """A transaction that commits at the end of the block and rolls back on an error.
+
+        In SQLite it takes the write lock at once. `seconds` is the longest that it may take,
+        None for administration that takes as long as it takes. Raises the StorageErrors.
+        """
+        committing = False
+        try:
+            async with asyncio.timeout(seconds), self.engine.connect() as connection:
+                try:
+                    await connection.exec_driver_sql(self.dialect.begin)
+                    yield connection
+                    committing = True
+                    await connection.exec_driver_sql("COMMIT")
+                except BaseException as error:
+                    await _roll_back(connection, error)
+                    raise
+        except DRIVER_ERRORS as error:
+            raise translate(error, committing=committing) from error
+
+    @asynccontextmanager
+    async def reading(
+        self, seconds: float | None = TRANSACTION_SECONDS
+    ) -> AsyncIterator[AsyncConnection]:
+        """A transaction that sees one consistent state and changes nothing."""
+        begin = "BEGIN" if self.is_sqlite else "START TRANSACTION READ ONLY"
+        level = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"
+        try:
+            async with asyncio.timeout(seconds), self.engine.connect() as connection:
+                try:
+                    if not self.is_sqlite:
+                        await connection.exec_driver_sql(level)
+                    await connection.exec_driver_sql(begin)
+                    yield connection
+                    await connection.exec_driver_sql("ROLLBACK")
+                except BaseException as error:
+                    await _roll_back(connection, error)
+                    raise
+        except DRIVER_ERRORS as error:
+            raise translate(error, committing=False) from error
+
+
+async def _roll_back(connection: AsyncConnection, error: BaseException) -> None:
+    """End the transaction; a connection that is in the middle of anything is not used again."""
+    broken = is_lost(error) or isinstance(error, asyncio.CancelledError)
+    if not broken:
+        try:
+            await connection.exec_driver_sql("ROLLBACK")
+        except DRIVER_ERRORS:
+            broken = True
+    if broken and not connection.invalidated:
+        await asyncio.shield(connection.invalidate())
+
+
+def open_database(url: str) -> Database:
+    """Prepare a database; nothing is connected yet.
+
+    Raises RefusedError for an address of another form; the message holds no password.
+    """
+    address = _driver_url(url)
+    sqlite = address.get_backend_name() == "sqlite"
+    options: dict[str, Any] = {} if sqlite else {"connect_timeout": CONNECT_SECONDS}
+    engine = create_async_engine(
+        address,
+        isolation_level="AUTOCOMMIT",  # transactions are begun and ended in so many words
+        pool_reset_on_return=None,
+        pool_timeout=CONNECT_SECONDS,
+        connect_args=options,
+    )
+    event.listen(
+        engine.sync_engine, "connect", _session(SQLITE_SESSION if sqlite else MYSQL_SESSION)
+    )
+    dialect = Sqlite() if sqlite else MySql()
+    return Database(engine, dialect, make_url(url).render_as_string(hide_password=True))
+
+
+def _driver_url(url: str) -> URL:
+    try:
+        address = make_url(url)
+    except ArgumentError:
+        raise RefusedError(
+            f"the database's address cannot be read: expected {URL_EXPECTED}"
+        ) from None
+    drivers = {"sqlite": "sqlite+aiosqlite", "mysql": "mysql+aiomysql", "mariadb": "mysql+aiomysql"}
+    if address.drivername not in drivers or not address.database:
+        shown = address.render_as_string(hide_password=True)
+        raise RefusedError(f"database {shown!r}: expected {URL_EXPECTED}")
+    return address.set(drivername=drivers[address.drivername])
+
+
+def _session(statements: tuple[str, ...]) -> Any:
+    def prepare(connection: Any, _record: object) -> None:
+        cursor = connection.cursor()
+        for statement in statements:
+            cursor.execute(statement)
+        cursor.close()
+
+    return prepare

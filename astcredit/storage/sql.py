@@ -1,0 +1,109 @@
+"""Hand-written SQL for the tables that are written on every call.
+
+The statements of a batch have as many rows as the batch has operations, which SQLAlchemy would
+compile anew for each size. Values are always bound; only the names of columns and tables, which
+are ours, become part of a statement.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TypeAlias
+
+from astcredit.domain.money import Micros, amount_text
+
+Value: TypeAlias = int | str | None
+
+
+class SqlDialect(ABC):
+    """Where the two kinds of database differ."""
+
+    mark: str
+    begin: str
+    for_update: str
+
+    @abstractmethod
+    def amount(self, amount: Micros) -> Value:
+        """An amount as the database takes it."""
+
+    @abstractmethod
+    def micros(self, column: str) -> str:
+        """An expression that reads an amount's column as an integer."""
+
+    @abstractmethod
+    def update_many(self, table: str, key: str, columns: Sequence[str], rows: int) -> str:
+        """A statement that sets columns of many rows. Its parameters are, row by row, the key
+        and the columns' values."""
+
+    def in_rows(self, columns: Sequence[str], rows: int) -> str:
+        """A condition that is true where the columns equal one of so many rows."""
+        row = f"({', '.join([self.mark] * len(columns))})"
+        return f"({', '.join(columns)}) IN ({self._values([row] * rows)})"
+
+    @abstractmethod
+    def _values(self, rows: Sequence[str]) -> str: ...
+
+    def in_list(self, column: str, values: int) -> str:
+        """A condition that is true where the column equals one of so many values."""
+        return f"{column} IN ({', '.join([self.mark] * values)})"
+
+    def insert_many(self, table: str, columns: Sequence[str], rows: int) -> str:
+        """A statement that inserts so many rows."""
+        row = f"({', '.join([self.mark] * len(columns))})"
+        return f"INSERT INTO {table} ({', '.join(columns)}) VALUES {', '.join([row] * rows)}"
+
+    def optional_amount(self, amount: Micros | None) -> Value:
+        """An amount, or NULL."""
+        return None if amount is None else self.amount(amount)
+
+
+class MySql(SqlDialect):
+    """MariaDB and MySQL."""
+
+    mark = "%s"
+    begin = "START TRANSACTION"
+    for_update = " FOR UPDATE"
+
+    def amount(self, amount: Micros) -> Value:
+        return amount_text(amount)
+
+    def micros(self, column: str) -> str:
+        return f"CAST({column} * 1000000 AS SIGNED)"
+
+    def _values(self, rows: Sequence[str]) -> str:
+        return ", ".join(rows)
+
+    def update_many(self, table: str, key: str, columns: Sequence[str], rows: int) -> str:
+        names = ", ".join(f"%s AS c{number}" for number in range(len(columns)))
+        further = f" UNION ALL SELECT {', '.join(['%s'] * (len(columns) + 1))}"
+        changes = ", ".join(f"t.{column} = v.c{n}" for n, column in enumerate(columns))
+        return (
+            f"UPDATE {table} t JOIN (SELECT %s AS k, {names}{further * (rows - 1)}) v"
+            f" ON t.{key} = v.k SET {changes}"
+        )
+
+
+class Sqlite(SqlDialect):
+    """SQLite."""
+
+    mark = "?"
+    begin = "BEGIN IMMEDIATE"
+    for_update = ""
+
+    def amount(self, amount: Micros) -> Value:
+        return amount
+
+    def micros(self, column: str) -> str:
+        return column
+
+    def _values(self, rows: Sequence[str]) -> str:
+        return "VALUES " + ", ".join(rows)
+
+    def update_many(self, table: str, key: str, columns: Sequence[str], rows: int) -> str:
+        row = f"({', '.join(['?'] * (len(columns) + 1))})"
+        changes = ", ".join(f"{column} = v.column{n}" for n, column in enumerate(columns, 2))
+        return (
+            f"UPDATE {table} SET {changes} FROM (VALUES {', '.join([row] * rows)}) AS v"
+            f" WHERE {table}.{key} = v.column1"
+        )
