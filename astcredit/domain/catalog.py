@@ -39,7 +39,7 @@ class Account:
     enabled: bool
 
 
-class AmbiguousAccounts(ValueError):
+class AmbiguousAccountsError(ValueError):
     """Two accounts would answer to the same identification. Names both."""
 
 
@@ -76,14 +76,14 @@ def compile_catalog(
 ) -> Catalog:
     """Build the snapshot and its look-up by name.
 
-    Raises AmbiguousAccounts when two accounts are identified by the same name.
+    Raises AmbiguousAccountsError when two accounts are identified by the same name.
     """
     by_name: dict[str, Account] = {}
     for account in accounts.values():
         for ident in account.idents:
             other = by_name.setdefault(ident, account)
             if other is not account:
-                raise AmbiguousAccounts(
+                raise AmbiguousAccountsError(
                     f"accounts {other.name!r} and {account.name!r} are both identified by"
                     f" the name {ident!r}"
                 )
