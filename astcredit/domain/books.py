@@ -38,7 +38,7 @@ class LedgerEntry:
 
 @dataclass(frozen=True, slots=True)
 class ClientBooks:
-    """A client's money. `credit_limit` is None for a postpaid client without a limit."""
+    """A client's money. `credit_limit` may be None for a postpaid client: without limit."""
 
     id: int
     kind: ClientKind
@@ -51,9 +51,9 @@ class ClientBooks:
     @property
     def available(self) -> Micros | None:
         """What is free for further reservations; None means without limit."""
-        if self.credit_limit is None:
+        if self.credit_limit is None and self.kind is ClientKind.POSTPAID:
             return None
-        return self.balance + self.credit_limit - self.reserved
+        return self.balance + (self.credit_limit or 0) - self.reserved
 
     def reserve(self, amount: Micros) -> ClientBooks:
         """With one more open reservation."""

@@ -54,8 +54,8 @@ class Catalog:
     rate_tables: Mapping[int, RateTable] = field(default_factory=dict)
 
     def identify(self, accountcode: str) -> Account | None:
-        """The account that is recognised by this name, or None."""
-        return self.accounts_by_name.get(accountcode)
+        """The account that is recognised by this name, or None; nobody's name is empty."""
+        return self.accounts_by_name.get(accountcode) if accountcode else None
 
     def client_of(self, account: Account) -> ClientSettings:
         """The client that pays for the account."""

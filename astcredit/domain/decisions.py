@@ -46,8 +46,13 @@ class CallPolicy:
     numbering: Numbering
 
     def is_emergency(self, number: str) -> bool:
-        """Whether the number, as it was dialled, is an emergency number."""
-        return number in self.emergency_numbers
+        """Whether the number is an emergency number, as it was dialled or as normalised."""
+        if number in self.emergency_numbers:
+            return True
+        try:
+            return self.numbering.normalise(number) in self.emergency_numbers
+        except InvalidNumber:
+            return False
 
     def expires_at_ms(self, now_ms: int, seconds: int) -> int:
         """When a call authorized now for so many seconds must be over, whatever happened."""

@@ -21,7 +21,7 @@ from typing import Protocol, TypeAlias
 
 from astcredit.domain.calls import CallRequest
 from astcredit.domain.decisions import Decision
-from astcredit.service.errors import CommitUnknown, TransientError
+from astcredit.service.errors import CommitUnknown, PoisonError, StorageError
 from astcredit.service.ledger import Carried
 from astcredit.service.operations import Operation, Outcome
 
@@ -134,10 +134,14 @@ class Batcher:
             except CommitUnknown as error:
                 self._failed(error, len(batch))
                 carried = {**carried, **_decisions(batch, outcomes)}
-            except TransientError as error:
+            except PoisonError as error:
+                self._failed(error, len(batch))
+                await self._isolate(batch, error, carried)
+                return
+            except StorageError as error:
                 self._failed(error, len(batch))
             except Exception as error:
-                # PoisonError, or a fault of our own that one operation brings to light.
+                # A fault of our own: one operation brings it to light, the others need not.
                 self._failed(error, len(batch))
                 await self._isolate(batch, error, carried)
                 return

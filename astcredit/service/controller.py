@@ -174,9 +174,7 @@ class Controller:
         """Balance and free funds of the account's client; None for an unknown account."""
         try:
             async with asyncio.timeout(self._answers.deadline_seconds):
-                async with self._books.transaction() as transaction:
-                    version = await transaction.catalog_version()
-                catalog = await self._catalog.at_least(version)
+                catalog = await self._catalog.at_least(await self._books.catalog_version())
                 account = catalog.identify(accountcode)
                 if account is None:
                     return None

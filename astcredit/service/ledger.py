@@ -19,7 +19,7 @@ from typing import TypeAlias
 
 from astcredit.domain.books import ClientBooks, OpenCall
 from astcredit.domain.calls import CallRequest, ChannelEnded, HangupReport, LegAnswered
-from astcredit.domain.catalog import Catalog
+from astcredit.domain.catalog import Catalog, compile_catalog
 from astcredit.domain.decisions import CallPolicy, Decision, decide
 from astcredit.domain.settlement import Ending, Settlement, settle
 from astcredit.domain.states import CallEvent, CallState, after
@@ -44,6 +44,7 @@ Carried: TypeAlias = Mapping[str, Decision]
 """Answers, by call id, of an earlier attempt that may or may not have been committed."""
 
 NOTHING = Changed()
+EMPTY = compile_catalog(0, {}, {}, {})
 
 
 class Ledger:
@@ -75,11 +76,19 @@ class Ledger:
         """
         outcomes.clear()
         async with self._books.transaction() as transaction:
-            catalog = await self._catalog.at_least(await transaction.catalog_version())
+            catalog = await self._catalog_for(operations, transaction)
             batch = await self._open_batch(transaction, catalog, operations, carried)
             outcomes.extend(batch.apply(operation) for operation in operations)
             if batch.changes:
                 await transaction.write(batch.changes)
+
+    async def _catalog_for(
+        self, operations: Sequence[Operation], transaction: BooksTransaction
+    ) -> Catalog:
+        """The catalog as the transaction sees it; endings are settled without one."""
+        if any(isinstance(operation, CallRequest) for operation in operations):
+            return await self._catalog.at_least(await transaction.catalog_version())
+        return EMPTY
 
     async def _open_batch(
         self,
@@ -156,9 +165,13 @@ class OpenCalls:
         return [self._by_id[call_id] for call_id in ids if call_id in self._by_id]
 
     def meant(self, call_id: str, caller: Channel) -> OpenCall | None:
-        """The call named by its id; without one, the newest that the calling channel made."""
-        if call_id in self._by_id:
-            return self._by_id[call_id]
+        """The call named by its id, and no other; without an id the newest of the channel.
+
+        A channel may make one call after the other: an event that comes late or twice for the
+        first must not be taken for the second.
+        """
+        if call_id:
+            return self._by_id.get(call_id)
         made = (call for call in self.of_channel(caller) if call.uniqueid == caller.uniqueid)
         return max(made, key=lambda call: call.call_id, default=None)
 
@@ -310,7 +323,8 @@ def _end_of(event: ChannelEnded, what: CallEvent) -> Ending:
         event.ended_at_ms,
         "ami",
         hangupcause=event.hangupcause,
-        dialstatus=event.dialstatus or ("ANSWER" if what is CallEvent.END else ""),
+        # An answered leg that dialled on by itself brings the status of that attempt.
+        dialstatus="ANSWER" if what is CallEvent.END else event.dialstatus,
         dialed_at_ms=event.dialed_at_ms,
     )
 

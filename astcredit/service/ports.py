@@ -91,6 +91,9 @@ class Books(Protocol):
     async def expired(self, now_ms: int, most: int) -> Sequence[str]:
         """Ids of calls whose reservation is past its last possible second."""
 
+    async def catalog_version(self) -> int:
+        """The version of the catalog now."""
+
     async def client_books(self, client_id: int) -> ClientBooks:
         """A client's books without a lock, for a look."""
 
@@ -99,7 +102,11 @@ class CatalogSource(Protocol):
     """Where the catalog comes from."""
 
     async def at_least(self, version: int) -> Catalog:
-        """The newest catalog known, loaded anew if it is older than `version`."""
+        """The newest catalog known, loaded anew if it is older than `version`.
+
+        What is on record but makes no sense is not taken over: the last catalog that did stays
+        in force. Raises StorageError when there is none.
+        """
 
 
 class Links(Protocol):

@@ -44,6 +44,11 @@ class SqlBooks:
             )
             return [row[0] for row in result]
 
+    async def catalog_version(self) -> int:
+        """The version of the catalog now."""
+        async with self._database.reading() as connection:
+            return await SqlBooksTransaction(connection, self._database.dialect).catalog_version()
+
     async def client_books(self, client_id: int) -> ClientBooks:
         """A client's books without a lock."""
         async with self._database.reading() as connection:

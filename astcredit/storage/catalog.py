@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,6 +25,9 @@ IDENT_SEPARATOR = ";"
 # nor keeps the event loop from other work for long.
 FETCH_ROWS = 5_000
 
+# A large rate table that could not be loaded is tried again so often; the old one serves.
+RETRY_SECONDS = 1.0
+
 
 @dataclass(frozen=True, slots=True)
 class _TableVersion:
@@ -35,6 +38,10 @@ class _TableVersion:
     currency: str
     version: int
     rates: int
+
+    def is_like(self, table: RateTable) -> bool:
+        """Whether that is what a loaded table is."""
+        return (self.version, self.name) == (table.version, table.name)
 
 
 class SqlCatalog:
@@ -48,14 +55,18 @@ class SqlCatalog:
         self._database = database
         self._inline_rates = inline_rates
         self._catalog: Catalog | None = None
-        self._loading: asyncio.Task[Catalog] | None = None
-        self._late: dict[int, asyncio.Task[None]] = {}
+        self._seen = 0
+        self._loading: asyncio.Task[None] | None = None
+        # Rate tables as they are loaded, as they should be, and the loads under way between.
+        self._tables: dict[int, RateTable] = {}
+        self._wanted: dict[int, _TableVersion] = {}
+        self._beside: dict[int, asyncio.Task[None]] = {}
 
     async def at_least(self, version: int) -> Catalog:
-        """The newest catalog known, loaded anew if it is older than `version`."""
+        """The newest catalog known, loaded anew if it is older than `version`; see the port."""
         # A load under way may have begun before the change: then a second one shows it.
         for _ in range(2):
-            if self._catalog is not None and self._catalog.version >= version:
+            if self._catalog is not None and self._seen >= version:
                 break
             if self._loading is None or self._loading.done():
                 self._loading = asyncio.create_task(self._load(), name="catalog")
@@ -66,55 +77,73 @@ class SqlCatalog:
 
     async def close(self) -> None:
         """Stop loading."""
-        tasks = [task for task in (self._loading, *self._late.values()) if task is not None]
+        tasks = [task for task in (self._loading, *self._beside.values()) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _load(self) -> Catalog:
+    async def _load(self) -> None:
         async with self._database.reading(seconds=None) as connection:
             version = (await connection.execute(select(astcatalog.c.version))).scalar_one()
-            clients = await _clients(connection)
-            accounts = await _accounts(connection)
-            known = self._catalog.rate_tables if self._catalog else {}
-            rate_tables: dict[int, RateTable] = {}
-            for table in await _table_versions(connection):
-                rate_tables[table.id] = await self._rate_table(connection, table, known)
-        self._catalog = compile_catalog(version, clients, accounts, rate_tables)
+            try:
+                self._catalog = await self._read(connection, version)
+            except ValueError as error:
+                self._keep_last(version, error)
+        self._seen = version
+
+    async def _read(self, connection: AsyncConnection, version: int) -> Catalog:
+        clients = await _clients(connection)
+        accounts = await _accounts(connection)
+        self._wanted = {table.id: table for table in await _table_versions(connection)}
+        for table in self._wanted.values():
+            await self._provide(connection, table)
+        catalog = compile_catalog(version, clients, accounts, self._tables_in_force())
         log.info("catalog loaded", extra={"action": "catalog_loaded", "version": version})
-        return self._catalog
+        return catalog
 
-    async def _rate_table(
-        self, connection: AsyncConnection, table: _TableVersion, known: Mapping[int, RateTable]
-    ) -> RateTable:
-        old = known.get(table.id)
-        if old is not None and (old.version, old.name) == (table.version, table.name):
-            return old
-        if old is not None and table.rates > self._inline_rates:
-            self._load_beside(table)
-            return old
-        return await _load_rates(connection, table)
+    def _tables_in_force(self) -> dict[int, RateTable]:
+        return {i: self._tables[i] for i in self._wanted if i in self._tables}
 
-    def _load_beside(self, table: _TableVersion) -> None:
-        if table.id not in self._late:
-            task = asyncio.create_task(self._swap(table), name=f"rate table {table.id}")
-            self._late[table.id] = task
-            task.add_done_callback(lambda _: self._late.pop(table.id, None))
+    def _keep_last(self, version: int, error: ValueError) -> None:
+        """Rows that the command line would have refused: somebody wrote to the tables by hand."""
+        extra = {"action": "catalog_refused", "version": version, "error": str(error)}
+        log.error("catalog makes no sense", extra=extra)
+        if self._catalog is None:
+            raise StorageError(f"the catalog makes no sense: {error}") from error
 
-    async def _swap(self, table: _TableVersion) -> None:
-        try:
-            async with self._database.reading(seconds=None) as connection:
-                newest = {t.id: t for t in await _table_versions(connection)}
-                loaded = await _load_rates(connection, newest.get(table.id, table))
-        except StorageError as error:
-            # The next change of the catalog, or the next look at it, tries again.
-            log.error(
-                "rate table not loaded", extra={"action": "rates_failed", "error": str(error)}
-            )
+    async def _provide(self, connection: AsyncConnection, table: _TableVersion) -> None:
+        """Have the table: at once if it is small or there is none yet, else soon."""
+        old = self._tables.get(table.id)
+        if old is not None and table.is_like(old):
             return
-        assert self._catalog is not None
-        tables = {**self._catalog.rate_tables, loaded.id: loaded}
-        self._catalog = replace(self._catalog, rate_tables=tables)
+        if old is None or table.rates <= self._inline_rates:
+            self._tables[table.id] = await _load_rates(connection, table)
+        elif table.id not in self._beside:
+            task = asyncio.create_task(self._catch_up(table.id), name=f"rate table {table.id}")
+            self._beside[table.id] = task
+            task.add_done_callback(lambda _: self._beside.pop(table.id, None))
+
+    async def _catch_up(self, table_id: int) -> None:
+        """Load a rate table beside the old one until it is the one that is wanted."""
+        while (table := self._wanted.get(table_id)) and not table.is_like(self._tables[table_id]):
+            try:
+                async with self._database.reading(seconds=None) as connection:
+                    newest = {found.id: found for found in await _table_versions(connection)}
+                    table = newest.get(table_id, table)
+                    loaded = await _load_rates(connection, table)
+            except (StorageError, ValueError) as error:
+                extra = {"action": "rates_failed", "rate_table": table.name, "error": str(error)}
+                log.error("rate table not loaded", extra=extra)
+                await asyncio.sleep(RETRY_SECONDS)
+                continue
+            if table.version >= self._wanted[table_id].version:
+                self._wanted[table_id] = table
+            self._swap_in(loaded)
+
+    def _swap_in(self, loaded: RateTable) -> None:
+        self._tables[loaded.id] = loaded
+        if self._catalog is not None:
+            self._catalog = replace(self._catalog, rate_tables=self._tables_in_force())
         log.info("rate table loaded", extra={"action": "rates_loaded", "rate_table": loaded.name})
 
 
@@ -127,14 +156,16 @@ async def _clients(connection: AsyncConnection) -> dict[int, ClientSettings]:
 async def _accounts(connection: AsyncConnection) -> dict[int, Account]:
     c = astaccount.c
     rows = await connection.execute(
-        select(c.id, c.client_id, c.name, c.ident, c.rate_table_id, c.enabled)
+        select(c.id, c.client_id, c.name, c.ident, c.rate_table_id, c.enabled).where(
+            c.ident_by == "name"
+        )
     )
     return {
         row.id: Account(
             row.id,
             row.client_id,
             row.name,
-            tuple(row.ident.split(IDENT_SEPARATOR)),
+            tuple(filter(None, map(str.strip, row.ident.split(IDENT_SEPARATOR)))),
             row.rate_table_id,
             bool(row.enabled),
         )
