@@ -1,0 +1,119 @@
+"""Asterisk's side of FastAGI, for trying the controller without one."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+# The controller answers within two seconds; whoever waits longer waits for nothing.
+RUN_SECONDS = 10.0
+
+_VARIABLE = re.compile(r"\$\{([^${}]*)\}")
+_GET_FULL = re.compile(r'GET FULL VARIABLE "?(.*?)"?')
+_GET = re.compile(r'GET VARIABLE "?(.*?)"?')
+_SET = re.compile(r'SET VARIABLE "?([^" ]+)"? "?(.*?)"?')
+_MSET = re.compile(r'EXEC "?MSet"? "?(.*?)"?', re.IGNORECASE)
+
+
+class SimulationError(Exception):
+    """The server does not answer as an AGI server does."""
+
+
+@dataclass(slots=True)
+class SimulatedChannel:
+    """A channel that runs AGI scripts, and the variables that it has.
+
+    Raises SimulationError when the server cannot be reached, or ends the connection before it
+    has sent anything.
+    """
+
+    host: str
+    port: int
+    uniqueid: str
+    accountcode: str
+    extension: str
+    callerid: str = "simulate"
+    variables: dict[str, str] = field(default_factory=dict)
+
+    async def run(self, script: str, arguments: Sequence[str] = ()) -> None:
+        """Run `AGI(agi://HOST:PORT/script,arguments…)` to its end."""
+        try:
+            async with asyncio.timeout(RUN_SECONDS):
+                reader, writer = await asyncio.open_connection(self.host, self.port)
+                try:
+                    writer.write(self.request(script, arguments).encode())
+                    await self._answer_commands(reader, writer)
+                finally:
+                    writer.close()
+        except OSError as error:
+            what = str(error) or type(error).__name__
+            raise SimulationError(f"no answer from {self.host}:{self.port}: {what}") from error
+
+    async def _answer_commands(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        commands = 0
+        while line := await reader.readline():
+            commands += 1
+            writer.write(f"{self.reply(line.decode().rstrip())}\n".encode())
+            await writer.drain()
+        if not commands:
+            raise SimulationError(
+                f"{self.host}:{self.port} closed the connection: not this program, or not allowed"
+            )
+
+    def reply(self, command: str) -> str:
+        """What Asterisk would answer; SET VARIABLE and MSet change `variables`."""
+        if match := _MSET.fullmatch(command):
+            self.variables.update(_assignments(match[1]))
+            return "200 result=0"
+        if match := _SET.fullmatch(command):
+            self.variables[match[1]] = match[2]
+            return "200 result=1"
+        if match := _GET_FULL.fullmatch(command):
+            return f"200 result=1 ({_VARIABLE.sub(self._value, match[1])})"
+        if match := _GET.fullmatch(command):
+            value = self.variables.get(match[1])
+            return "200 result=0" if value is None else f"200 result=1 ({value})"
+        return "510 Invalid or unknown command"
+
+    def _value(self, match: re.Match[str]) -> str:
+        return self.variables.get(match[1], "")
+
+    def request(self, script: str, arguments: Sequence[str]) -> str:
+        """The header block with which Asterisk begins."""
+        headers: Mapping[str, str] = {
+            "agi_network": "yes",
+            "agi_network_script": script,
+            "agi_request": f"agi://{self.host}:{self.port}/{script}",
+            "agi_channel": f"Simulated/{self.uniqueid}",
+            "agi_language": "en",
+            "agi_type": "Simulated",
+            "agi_uniqueid": self.uniqueid,
+            "agi_version": "22.0.0",
+            "agi_callerid": self.callerid,
+            "agi_calleridname": "unknown",
+            "agi_context": "default",
+            "agi_extension": self.extension,
+            "agi_priority": "1",
+            "agi_enhanced": "0.0",
+            "agi_accountcode": self.accountcode,
+            "agi_threadid": "1",
+            **{f"agi_arg_{number}": value for number, value in enumerate(arguments, 1)},
+        }
+        return "".join(f"{name}: {value}\n" for name, value in headers.items()) + "\n"
+
+
+def _assignments(text: str) -> dict[str, str]:
+    """The assignments of MSet(A=1,B=2); parentheses hide commas, as in Asterisk."""
+    found: dict[str, str] = {}
+    depth, start = 0, 0
+    for position, character in enumerate(text + ","):
+        depth += {"(": 1, ")": -1}.get(character, 0)
+        if character == "," and depth == 0:
+            name, _, value = text[start:position].partition("=")
+            found[name.strip()] = value
+            start = position + 1
+    return found
