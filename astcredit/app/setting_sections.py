@@ -143,7 +143,7 @@ class NumbersSettings:
 @dataclass(frozen=True, slots=True)
 class BatchSettings:
     max_operations: int = _setting(
-        kinds.whole(1, 4_096), "256", "The most requests that go into one database transaction."
+        kinds.whole(1, 1_024), "256", "The most requests that go into one database transaction."
     )
 
 

@@ -15,6 +15,7 @@ from astcredit.domain.catalog import Account, Catalog
 from astcredit.domain.money import Micros, short_text
 from astcredit.domain.numbers import InvalidNumber, Numbering
 from astcredit.domain.rating import Rate, max_seconds, price
+from astcredit.domain.text import printable
 
 # Q.850 causes for Hangup(). What SIP code Asterisk makes of each is in the README.
 CAUSES = {
@@ -45,14 +46,19 @@ class CallPolicy:
     emergency_numbers: frozenset[str]
     numbering: Numbering
 
-    def is_emergency(self, number: str) -> bool:
-        """Whether the number is an emergency number, as it was dialled or as normalised."""
+    def emergency_number(self, number: str) -> str:
+        """The emergency number that was dialled, or an empty text.
+
+        Looked for as it was dialled and as normalised: `000` would lose its first digits, and
+        `+112` is meant as well as `112`.
+        """
         if number in self.emergency_numbers:
-            return True
+            return number
         try:
-            return self.numbering.normalise(number) in self.emergency_numbers
+            normalised = self.numbering.normalise(number)
         except InvalidNumber:
-            return False
+            return ""
+        return normalised if normalised in self.emergency_numbers else ""
 
     def expires_at_ms(self, now_ms: int, seconds: int) -> int:
         """When a call authorized now for so many seconds must be over, whatever happened."""
@@ -98,8 +104,9 @@ def decide(
     if account is None or client is None:
         return _without_account(request, policy)
     settings = catalog.client_of(account)
-    if policy.is_emergency(request.number):
-        return _emergency(request, account, client, settings.currency, policy)
+    emergency = policy.emergency_number(request.number)
+    if emergency:
+        return _emergency(emergency, account, client, settings.currency, policy)
     refused = _disabled(catalog, account)
     if refused:
         return Decision(AuthStatus.DISABLED, refused, account, client, currency=settings.currency)
@@ -111,35 +118,36 @@ def decide(
 
 
 def _without_account(request: CallRequest, policy: CallPolicy) -> Decision:
-    if policy.is_emergency(request.number):
+    emergency = policy.emergency_number(request.number)
+    if emergency:
         return Decision(
             AuthStatus.ALLOWED,
             "emergency number",
-            number=request.number,
+            number=emergency,
             seconds=policy.max_seconds,
         )
     return Decision(
         AuthStatus.NOACCOUNT,
-        f"no account is identified by the name {request.accountcode!r}"
+        f"no account is identified by the name {printable(request.accountcode)}"
         if request.accountcode
         else "the channel has no accountcode and the script got no account",
     )
 
 
 def _emergency(
-    request: CallRequest,
+    number: str,
     account: Account,
     client: ClientBooks,
     currency: str,
     policy: CallPolicy,
 ) -> Decision:
-    free = Rate(prefix=request.number, destination="Emergency", rate_per_minute=0)
+    free = Rate(prefix=number, destination="Emergency", rate_per_minute=0)
     return Decision(
         AuthStatus.ALLOWED,
         "emergency number",
         account,
         client.reserve(0),
-        request.number,
+        number,
         currency,
         free,
         policy.max_seconds,

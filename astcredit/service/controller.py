@@ -33,6 +33,11 @@ log = logging.getLogger(__name__)
 # that a long outage does not come back as one endless transaction.
 EXPIRED_AT_ONCE = 500
 
+# DIALSTATUS of an attempt without an answer, as Asterisk's documentation of Dial lists them.
+FAILED_ATTEMPTS = frozenset(
+    {"BUSY", "NOANSWER", "CANCEL", "CONGESTION", "CHANUNAVAIL", "DONTCALL", "TORTURE"}
+)
+
 # What a postpaid client without a credit limit has available: a number that a dialplan can
 # compare, larger than any balance can be.
 UNLIMITED = 999_999_999_999 * MICROS
@@ -100,16 +105,30 @@ class Controller:
     async def _decided(self, request: CallRequest) -> Decision:
         future = self._batcher.submit(request)
         try:
-            async with asyncio.timeout(self._answers.deadline_seconds):
-                outcome = await future
-        except TimeoutError:
-            raise TransientError("the database did not answer in time") from None
+            await asyncio.wait({future}, timeout=self._answers.deadline_seconds)
+        except asyncio.CancelledError:
+            self._give_up(request, future)
+            raise
+        # An answer that came together with the deadline is an answer: it is booked.
+        if not future.done():
+            future.cancel()
+            raise TransientError("the database did not answer in time")
+        try:
+            outcome = future.result()
         except StorageError:
             raise
         except Exception as error:
             raise StorageError("the request could not be decided") from error
         assert isinstance(outcome, Decision)
         return outcome
+
+    def _give_up(self, request: CallRequest, future: asyncio.Future[Outcome]) -> None:
+        """Nobody waits for the answer any more; if it is there already, it is given back."""
+        if future.cancel() or future.cancelled() or future.exception():
+            return
+        outcome = future.result()
+        if isinstance(outcome, Decision):
+            self.orphaned(request, outcome)
 
     def _answer(self, request: CallRequest, decision: Decision) -> Authorization:
         available = decision.client.available if decision.client else 0
@@ -127,7 +146,7 @@ class Controller:
         )
 
     def _fault(self, request: CallRequest, reason: str) -> Authorization:
-        if self._policy.is_emergency(request.number):
+        if self._policy.emergency_number(request.number):
             log.warning(
                 "emergency call without a record",
                 extra={"action": "emergency_unrecorded", "call_id": request.call_id},
@@ -159,15 +178,17 @@ class Controller:
     async def report_hangup(self, report: HangupReport) -> None:
         """Settle what the `h` extension reports, unless the AMI link of the node will.
 
-        Returns after commit, or when the deadline is over; the report is booked all the same.
-
-        After a blind transfer the outbound leg lives on: where AMI is configured, it is left
-        to the listener, even if the link is down at the moment.
+        An attempt that Dial itself calls failed has no leg that could be up: it is released in
+        any case, so that a caller who goes on to voicemail holds no money. After a blind transfer
+        the outbound leg lives on: where AMI is configured, it is left to the listener, even if
+        the link is down at the moment. Returns after commit, or when the deadline is over; the
+        report is booked all the same.
         """
-        if self._links.up(report.node):
-            return
-        if report.blind_transfer and self._links.configured(report.node):
-            return
+        if not _nobody_answered(report):
+            if self._links.up(report.node):
+                return
+            if report.blind_transfer and self._links.configured(report.node):
+                return
         await asyncio.wait({self._submit(report)}, timeout=self._answers.deadline_seconds)
 
     async def funds(self, accountcode: str) -> Funds | None:
@@ -224,6 +245,10 @@ class Controller:
             for settlement in outcome.settled:
                 self._observer.settled(settlement)
                 _log_settlement(settlement)
+
+
+def _nobody_answered(report: HangupReport) -> bool:
+    return report.talk_ms == 0 and report.dialstatus in FAILED_ATTEMPTS
 
 
 def _log_settlement(settlement: Settlement) -> None:

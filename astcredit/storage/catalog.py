@@ -39,16 +39,16 @@ class _TableVersion:
     version: int
     rates: int
 
-    def is_like(self, table: RateTable) -> bool:
+    def is_like(self, table: RateTable | None) -> bool:
         """Whether that is what a loaded table is."""
-        return (self.version, self.name) == (table.version, table.name)
+        return table is not None and (self.version, self.name) == (table.version, table.name)
 
 
 class SqlCatalog:
     """Keeps the newest snapshot. Implements `astcredit.service.ports.CatalogSource`.
 
-    A changed rate table of more than `inline_rates` rates is loaded beside the old one while
-    calls go on; everything else is loaded before the call that noticed the change is decided.
+    A new or changed rate table of more than `inline_rates` rates is loaded beside the old one
+    while calls go on; everything else is loaded before the call that noticed the change is decided.
     """
 
     def __init__(self, database: Database, *, inline_rates: int) -> None:
@@ -112,11 +112,10 @@ class SqlCatalog:
             raise StorageError(f"the catalog makes no sense: {error}") from error
 
     async def _provide(self, connection: AsyncConnection, table: _TableVersion) -> None:
-        """Have the table: at once if it is small or there is none yet, else soon."""
-        old = self._tables.get(table.id)
-        if old is not None and table.is_like(old):
+        """Have the table: at once if it is small or the program just starts, else soon."""
+        if table.is_like(self._tables.get(table.id)):
             return
-        if old is None or table.rates <= self._inline_rates:
+        if self._catalog is None or table.rates <= self._inline_rates:
             self._tables[table.id] = await _load_rates(connection, table)
         elif table.id not in self._beside:
             task = asyncio.create_task(self._catch_up(table.id), name=f"rate table {table.id}")
@@ -125,7 +124,9 @@ class SqlCatalog:
 
     async def _catch_up(self, table_id: int) -> None:
         """Load a rate table beside the old one until it is the one that is wanted."""
-        while (table := self._wanted.get(table_id)) and not table.is_like(self._tables[table_id]):
+        while table := self._wanted.get(table_id):
+            if table.is_like(self._tables.get(table_id)):
+                break
             try:
                 async with self._database.reading(seconds=None) as connection:
                     newest = {found.id: found for found in await _table_versions(connection)}

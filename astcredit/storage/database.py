@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, event, make_url
@@ -119,6 +120,8 @@ def open_database(url: str) -> Database:
     """
     address = _driver_url(url)
     sqlite = address.get_backend_name() == "sqlite"
+    if sqlite:
+        _require_folder(address)
     options: dict[str, Any] = {} if sqlite else {"connect_timeout": CONNECT_SECONDS}
     engine = create_async_engine(
         address,
@@ -146,6 +149,12 @@ def _driver_url(url: str) -> URL:
         shown = address.render_as_string(hide_password=True)
         raise RefusedError(f"database {shown!r}: expected {URL_EXPECTED}")
     return address.set(drivername=drivers[address.drivername])
+
+
+def _require_folder(address: URL) -> None:
+    folder = Path(address.database or "").absolute().parent
+    if not folder.is_dir():
+        raise RefusedError(f"database {address.database!r}: there is no folder {folder}")
 
 
 def _session(statements: tuple[str, ...]) -> Any:
