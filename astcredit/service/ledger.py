@@ -160,8 +160,8 @@ class OpenCalls:
         return self._by_id.get(call_id)
 
     def of_channel(self, channel: Channel) -> list[OpenCall]:
-        """The open calls whose calling channel or answered leg this is."""
-        ids = self._ids_by_channel.get(channel, ())
+        """The open calls whose calling channel or answered leg this is, oldest first."""
+        ids = sorted(self._ids_by_channel.get(channel, ()))
         return [self._by_id[call_id] for call_id in ids if call_id in self._by_id]
 
     def meant(self, call_id: str, caller: Channel) -> OpenCall | None:

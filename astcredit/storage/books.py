@@ -106,10 +106,11 @@ class SqlBooksTransaction:
     ) -> Mapping[int, ClientBooks]:
         """The books of clients."""
         micros = self._sql.micros
+        clients = self._sql.by_key("astclient", "c")
         found = await self._rows(
             f"SELECT id, kind, {micros('balance')}, {micros('credit_limit')},"
-            f" {micros('reserved')}, active_calls, ledger_seq FROM astclient"
-            f" WHERE {self._sql.in_list('id', len(ids))} ORDER BY id{for_update}",
+            f" {micros('reserved')}, active_calls, ledger_seq"
+            f" FROM {clients} WHERE {self._sql.in_list('id', len(ids))} ORDER BY id{for_update}",
             sorted(ids),
         )
         return {row[0]: ClientBooks(row[0], ClientKind(row[1]), *row[2:]) for row in found}
@@ -169,8 +170,7 @@ class SqlBooksTransaction:
         )
         if settlements:
             ids = [settlement.call.call_id for settlement in settlements]
-            condition = self._sql.in_list("call_id", len(ids))
-            await self._run(f"DELETE FROM astcreditres WHERE {condition}", ids)
+            await self._run(self._sql.delete_many("astcreditres", "call_id", len(ids)), ids)
 
     async def _insert(
         self, table: str, columns: Sequence[str], values: Sequence[Sequence[Value]]

@@ -130,16 +130,16 @@ class SqlCatalog:
             try:
                 async with self._database.reading(seconds=None) as connection:
                     newest = {found.id: found for found in await _table_versions(connection)}
-                    table = newest.get(table_id, table)
-                    loaded = await _load_rates(connection, table)
+                    found = newest.get(table_id, table)
+                    loaded = await _load_rates(connection, found)
             except (StorageError, ValueError) as error:
                 extra = {"action": "rates_failed", "rate_table": table.name, "error": str(error)}
                 log.error("rate table not loaded", extra=extra)
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
-            if table.version >= self._wanted[table_id].version:
-                self._wanted[table_id] = table
-            self._swap_in(loaded)
+            if self._wanted.get(table_id) == table:  # else overtaken, or disabled: look again
+                self._wanted[table_id] = found
+                self._swap_in(loaded)
 
     def _swap_in(self, loaded: RateTable) -> None:
         self._tables[loaded.id] = loaded

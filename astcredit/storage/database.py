@@ -121,7 +121,7 @@ def open_database(url: str) -> Database:
     address = _driver_url(url)
     sqlite = address.get_backend_name() == "sqlite"
     if sqlite:
-        _require_folder(address)
+        _require_place(address)
     options: dict[str, Any] = {} if sqlite else {"connect_timeout": CONNECT_SECONDS}
     engine = create_async_engine(
         address,
@@ -140,7 +140,7 @@ def open_database(url: str) -> Database:
 def _driver_url(url: str) -> URL:
     try:
         address = make_url(url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # ValueError: a port that is no number
         raise RefusedError(
             f"the database's address cannot be read: expected {URL_EXPECTED}"
         ) from None
@@ -151,10 +151,13 @@ def _driver_url(url: str) -> URL:
     return address.set(drivername=drivers[address.drivername])
 
 
-def _require_folder(address: URL) -> None:
-    folder = Path(address.database or "").absolute().parent
-    if not folder.is_dir():
-        raise RefusedError(f"database {address.database!r}: there is no folder {folder}")
+def _require_place(address: URL) -> None:
+    """Refuse what SQLite could never open, before its driver's thread dies of it."""
+    path = Path(address.database or "").absolute()
+    if not path.parent.is_dir():
+        raise RefusedError(f"database {address.database!r}: there is no folder {path.parent}")
+    if path.is_dir():
+        raise RefusedError(f"database {address.database!r}: this is a folder, expected a file")
 
 
 def _session(statements: tuple[str, ...]) -> Any:

@@ -29,7 +29,7 @@ def is_lost(error: BaseException) -> bool:
         return True
     if not isinstance(error, DBAPIError):
         return False
-    return error.connection_invalidated or _code(error) in LOST_CODES
+    return error.connection_invalidated or error_code(error) in LOST_CODES
 
 
 def translate(error: Exception, *, committing: bool) -> StorageError:
@@ -45,10 +45,11 @@ def translate(error: Exception, *, committing: bool) -> StorageError:
 def _blames_value(error: Exception) -> bool:
     if isinstance(error, IntegrityError | DataError):
         return True
-    return isinstance(error, DBAPIError) and _code(error) in POISON_CODES
+    return isinstance(error, DBAPIError) and error_code(error) in POISON_CODES
 
 
-def _code(error: DBAPIError) -> int:
+def error_code(error: DBAPIError) -> int:
+    """The server's error code, or 0."""
     arguments = error.orig.args if error.orig is not None else ()
     return arguments[0] if arguments and isinstance(arguments[0], int) else 0
 

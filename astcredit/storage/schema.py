@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from importlib import resources
 
 from sqlalchemy import inspect
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from astcredit.service.errors import RefusedError
 from astcredit.storage.database import Database
+from astcredit.storage.failures import error_code
 
 MIGRATIONS_TABLE = """CREATE TABLE IF NOT EXISTS astmigration (
   name       VARCHAR(80) NOT NULL PRIMARY KEY,
@@ -23,6 +25,9 @@ MIGRATIONS_TABLE = """CREATE TABLE IF NOT EXISTS astmigration (
   finished   INT NOT NULL
 )"""
 VIEWS = "views.sql"
+
+# MariaDB and MySQL: there already are such a table, column, index or row, or there is no more.
+DONE_ALREADY = frozenset({1050, 1060, 1061, 1062, 1091})
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +120,14 @@ async def _run(
         )
     todo = script.statements[finished or 0 :]
     for number, statement in enumerate(todo, (finished or 0) + 1):
-        await _execute(connection, statement)
+        try:
+            await _execute(connection, statement)
+        except DBAPIError as error:
+            # MariaDB and MySQL commit such a statement by itself: an upgrade that was killed
+            # before it could note that has it behind it.
+            resumed = finished is not None and number == finished + 1
+            if not (resumed and error_code(error) in DONE_ALREADY):
+                raise
         await connection.exec_driver_sql(
             f"UPDATE astmigration SET finished = {mark} WHERE name = {mark}",
             (number, script.name),

@@ -32,6 +32,14 @@ class SqlDialect(ABC):
         """An expression that reads an amount's column as an integer."""
 
     @abstractmethod
+    def by_key(self, table: str, alias: str) -> str:
+        """The table, to be read by its primary key and in no other way."""
+
+    @abstractmethod
+    def delete_many(self, table: str, key: str, rows: int) -> str:
+        """A statement that deletes the rows of so many keys."""
+
+    @abstractmethod
     def update_many(self, table: str, key: str, columns: Sequence[str], rows: int) -> str:
         """A statement that sets columns of many rows. Its parameters are, row by row, the key
         and the columns' values."""
@@ -74,14 +82,23 @@ class MySql(SqlDialect):
     def _values(self, rows: Sequence[str]) -> str:
         return ", ".join(rows)
 
+    def by_key(self, table: str, alias: str) -> str:
+        # A small table would rather be scanned, and a scan waits for rows that other servers
+        # have locked and this one does not want.
+        return f"{table} {alias} FORCE INDEX (PRIMARY)"
+
     def update_many(self, table: str, key: str, columns: Sequence[str], rows: int) -> str:
         names = ", ".join(f"%s AS c{number}" for number in range(len(columns)))
         further = f" UNION ALL SELECT {', '.join(['%s'] * (len(columns) + 1))}"
         changes = ", ".join(f"t.{column} = v.c{n}" for n, column in enumerate(columns))
         return (
-            f"UPDATE {table} t JOIN (SELECT %s AS k, {names}{further * (rows - 1)}) v"
-            f" ON t.{key} = v.k SET {changes}"
+            f"UPDATE (SELECT %s AS k, {names}{further * (rows - 1)}) v"
+            f" STRAIGHT_JOIN {self.by_key(table, 't')} ON t.{key} = v.k SET {changes}"
         )
+
+    def delete_many(self, table: str, key: str, rows: int) -> str:
+        keys = "SELECT %s AS k" + " UNION ALL SELECT %s" * (rows - 1)
+        return f"DELETE t FROM ({keys}) v STRAIGHT_JOIN {self.by_key(table, 't')} ON t.{key} = v.k"
 
 
 class Sqlite(SqlDialect):
@@ -99,6 +116,12 @@ class Sqlite(SqlDialect):
 
     def _values(self, rows: Sequence[str]) -> str:
         return "VALUES " + ", ".join(rows)
+
+    def by_key(self, table: str, alias: str) -> str:
+        return f"{table} {alias}"
+
+    def delete_many(self, table: str, key: str, rows: int) -> str:
+        return f"DELETE FROM {table} WHERE {self.in_list(key, rows)}"
 
     def update_many(self, table: str, key: str, columns: Sequence[str], rows: int) -> str:
         row = f"({', '.join(['?'] * (len(columns) + 1))})"
