@@ -11,6 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from click.testing import CliRunner
+
+from astcredit.cli.main import main
 from support.databases import free_port
 from support.project import ROOT
 
@@ -31,15 +34,39 @@ class RunningServer:
 
 def environment(database_url: str, **settings: str) -> dict[str, str]:
     """The environment of a process that works on that database; settings as fastagi_listen=…"""
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith("ASTCREDIT_")}
+    inherited = {name: value for name, value in os.environ.items() if name not in _given()}
+    return {**inherited, **_settings(database_url, settings)}
+
+
+def _given() -> list[str]:
+    return [name for name in os.environ if name.startswith("ASTCREDIT_")]
+
+
+def _settings(database_url: str, settings: Mapping[str, str]) -> dict[str, str]:
     given = {f"ASTCREDIT_{name.upper()}": value for name, value in settings.items()}
-    return {**inherited, "ASTCREDIT_DATABASE_URL": database_url, **given}
+    return {"ASTCREDIT_DATABASE_URL": database_url, **given}
 
 
-def astcredit(
-    database_url: str, *arguments: str, status: int | None = 0, **settings: str
-) -> subprocess.CompletedProcess[str]:
-    """Run one command of the command line; `status` None takes any exit status."""
+@dataclass(frozen=True, slots=True)
+class Done:
+    """How a command ended, and what it printed."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+
+def astcredit(database_url: str, *arguments: str, status: int = 0, **settings: str) -> Done:
+    """Run one command of the command line in this process; AssertionError for another status."""
+    runner = CliRunner(env=dict.fromkeys(_given()))
+    result = runner.invoke(main, arguments, env=_settings(database_url, settings))
+    done = Done(result.exit_code, result.stdout, result.stderr)
+    assert done.status == status, f"{arguments}: {done} {result.exception!r}"
+    return done
+
+
+def astcredit_process(database_url: str, *arguments: str, **settings: str) -> Done:
+    """Run one command as a process of its own."""
     done = subprocess.run(
         [*COMMAND, *arguments],
         env=environment(database_url, **settings),
@@ -49,9 +76,7 @@ def astcredit(
         timeout=START_SECONDS,
         check=False,
     )
-    if status is not None and done.returncode != status:
-        raise AssertionError(f"{arguments}: exit {done.returncode}: {done.stderr}{done.stdout}")
-    return done
+    return Done(done.returncode, done.stdout, done.stderr)
 
 
 @contextmanager

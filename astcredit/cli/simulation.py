@@ -1,0 +1,94 @@
+"""What `astcredit simulate` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from astcredit.app.simulation import Step
+from astcredit.app.simulation import simulate as play_steps
+from astcredit.cli.context import App
+from astcredit.domain.instants import instant_text
+from astcredit.domain.money import amount_text
+from astcredit.storage.inspection import rows_of_call
+
+REFUSED = 1
+
+# What of a row is worth a look in a simulation, and how it is written.
+AMOUNTS = frozenset({"reservedamount", "rate", "price", "amount", "balance_after"})
+INSTANTS = frozenset({"date_created", "expires_at", "answered_at", "ended_at"})
+SHOWN = {
+    "astcreditres": ("reservedamount", "seconds", "date_created", "expires_at"),
+    "astcdr": (
+        "status",
+        "callednum",
+        "destination",
+        "rate",
+        "answered_at",
+        "ended_at",
+        "billsec",
+        "price",
+    ),
+    "astledger": ("kind", "amount", "balance_after", "reference"),
+}
+TITLES = {
+    "authorize": "authorize: may this call be made, and for how long?",
+    "hangup": "hangup: what became of it",
+    "balance": "balance: what is left",
+}
+
+
+async def play(app: App, number: str, account: str, talk: int, books: bool) -> int:
+    """Play the call, print each step as it is done; the exit status."""
+    steps: list[dict[str, object]] = []
+    status = 0
+    async for step in play_steps(app.settings, number, account, talk):
+        rows = await _rows(app, step) if books else {}
+        if step.script == "authorize" and not step.allowed:
+            status = REFUSED
+        if app.output.format == "json":
+            steps.append({"script": step.script, "variables": _answers(step), "rows": rows})
+        else:
+            _print(app, step, rows)
+    if app.output.format == "json":
+        app.output.document({"steps": steps})
+    return status
+
+
+def _answers(step: Step) -> Mapping[str, str]:
+    """The variables that this script has set."""
+    names = {"hangup": (), "balance": ("AC_BALANCE", "AC_AVAILABLE")}.get(step.script)
+    if names is None:
+        return dict(step.variables)
+    return {name: step.variables.get(name, "") for name in names}
+
+
+async def _rows(app: App, step: Step) -> dict[str, dict[str, str]]:
+    if step.script == "balance":
+        return {}
+    async with app.database() as database:
+        found = await rows_of_call(database, step.call_id)
+    return {
+        table.name: {name: _cell(name, row[name]) for name in SHOWN[table.name]}
+        for table, row in found.items()
+    }
+
+
+def _cell(name: str, value: object) -> str:
+    if value is None:
+        return ""
+    if name in AMOUNTS and isinstance(value, int):
+        return amount_text(value)
+    if name in INSTANTS and isinstance(value, int):
+        return instant_text(value)
+    return str(value)
+
+
+def _print(app: App, step: Step, rows: Mapping[str, Mapping[str, str]]) -> None:
+    app.output.line(TITLES[step.script])
+    for name, value in _answers(step).items():
+        app.output.line(f"  {name}={value}")
+    for table, row in rows.items():
+        shown = "  ".join(f"{name}={value}" for name, value in row.items() if value)
+        app.output.line(f"  {table}: {shown}")
+    if rows and "astcreditres" not in rows:
+        app.output.line("  astcreditres: no row, nothing is reserved for this call")
