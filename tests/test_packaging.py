@@ -33,7 +33,7 @@ import astcredit
 sql = importlib.resources.files("astcredit") / "sql"
 print(astcredit.__file__)
 for kind in sql.iterdir():
-    for file in kind.iterdir():
+    for file in kind.iterdir() if kind.is_dir() else ():
         print(f"{kind.name}/{file.name}", len(file.read_bytes()))
 """
 """Run by an interpreter that has only what was installed into a folder."""

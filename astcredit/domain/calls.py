@@ -103,7 +103,8 @@ class HangupReport:
     """What the `hangup` script read from a channel in its `h` extension.
 
     `talk_ms` is CDR(billsec,f): the time from answer to end, 0 when not answered.
-    `blind_transfer` is BLINDTRANSFER: when it is not empty the outbound leg lives on.
+    `blind_transfer` is BLINDTRANSFER: when it is not empty the outbound leg lives on. `listened`
+    means that an AMI link hears this node: then only a call whose answer it missed is settled.
     """
 
     node: str
@@ -115,6 +116,16 @@ class HangupReport:
     dialstatus: str
     hangupcause: int
     blind_transfer: str = ""
+    listened: bool = False
+
+    @property
+    def answered(self) -> bool:
+        """Whether the channel's outbound leg was answered, as far as the report can tell.
+
+        What Dial said counts: CDR(billsec) runs from the channel's own answer, which may be long
+        before a callee who was busy. Without a word of Dial's, talk is taken for an answer.
+        """
+        return self.dialstatus == "ANSWER" or (not self.dialstatus and self.talk_ms > 0)
 
 
 @dataclass(frozen=True, slots=True)

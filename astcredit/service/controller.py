@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from astcredit.domain.calls import (
@@ -32,11 +32,6 @@ log = logging.getLogger(__name__)
 # One sweep closes so many reservations that nobody ended; the next sweep takes the rest, so
 # that a long outage does not come back as one endless transaction.
 EXPIRED_AT_ONCE = 500
-
-# DIALSTATUS of an attempt without an answer, as Asterisk's documentation of Dial lists them.
-FAILED_ATTEMPTS = frozenset(
-    {"BUSY", "NOANSWER", "CANCEL", "CONGESTION", "CHANUNAVAIL", "DONTCALL", "TORTURE"}
-)
 
 # What a postpaid client without a credit limit has available: a number that a dialplan can
 # compare, larger than any balance can be.
@@ -178,18 +173,21 @@ class Controller:
     async def report_hangup(self, report: HangupReport) -> None:
         """Settle what the `h` extension reports, unless the AMI link of the node will.
 
-        An attempt that Dial itself calls failed has no leg that could be up: it is released in
-        any case, so that a caller who goes on to voicemail holds no money. After a blind transfer
-        the outbound leg lives on: where AMI is configured, it is left to the listener, even if
-        the link is down at the moment. Returns after commit, or when the deadline is over; the
-        report is booked all the same.
+        A leg that the listener heard being answered is the listener's: it may still be up. An
+        attempt that failed has no such leg and is released, so that a caller who goes on to
+        voicemail holds no money; a call whose answer the listener missed is settled from the
+        report. After a blind transfer the leg lives on: where AMI is configured it is left to the
+        listener. Returns after commit, or when the deadline is over; the report is booked all the
+        same.
         """
-        if not _nobody_answered(report):
-            if self._links.up(report.node):
-                return
-            if report.blind_transfer and self._links.configured(report.node):
-                return
-        await asyncio.wait({self._submit(report)}, timeout=self._answers.deadline_seconds)
+        transferred = report.answered and report.blind_transfer
+        if transferred and self._links.configured(report.node):
+            return
+        # Without a DIALSTATUS another application than Dial was used: the listener knows better.
+        if not report.dialstatus and self._links.up(report.node):
+            return
+        told = replace(report, listened=self._links.up(report.node))
+        await asyncio.wait({self._submit(told)}, timeout=self._answers.deadline_seconds)
 
     async def funds(self, accountcode: str) -> Funds | None:
         """Balance and free funds of the account's client; None for an unknown account."""
@@ -245,10 +243,6 @@ class Controller:
             for settlement in outcome.settled:
                 self._observer.settled(settlement)
                 _log_settlement(settlement)
-
-
-def _nobody_answered(report: HangupReport) -> bool:
-    return report.talk_ms == 0 and report.dialstatus in FAILED_ATTEMPTS
 
 
 def _log_settlement(settlement: Settlement) -> None:

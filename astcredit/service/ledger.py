@@ -273,6 +273,8 @@ class Batch:
 
     def _hangup(self, report: HangupReport) -> Changed:
         call = self._calls.meant(report.call_id, Channel(report.node, report.uniqueid))
+        if call and report.listened and call.state is CallState.ANSWERED:
+            return NOTHING  # its leg may be up; the listener hears the end
         return self._changed(call, _end_of_report(report))
 
     def _undelivered(self, operation: Undelivered) -> Changed:
@@ -330,9 +332,8 @@ def _end_of(event: ChannelEnded, what: CallEvent) -> Ending:
 
 
 def _end_of_report(report: HangupReport) -> Ending:
-    answered = report.talk_ms > 0 or report.dialstatus == "ANSWER"
-    ended_at_ms = report.ended_at_ms
-    transferred = answered and report.blind_transfer != ""
+    ended_at_ms, answered = report.ended_at_ms, report.answered
+    note = _doubt(report) if answered else ""
     return Ending(
         CallEvent.END if answered else CallEvent.RELEASE,
         ended_at_ms,
@@ -342,6 +343,13 @@ def _end_of_report(report: HangupReport) -> Ending:
         answered_at_ms=ended_at_ms - report.talk_ms if answered else None,
         talk_ms=report.talk_ms if answered else None,
         dialed_at_ms=None if report.dialed_ms is None else ended_at_ms - report.dialed_ms,
-        estimated=transferred,
-        note="blind transfer: the outbound leg went on unseen" if transferred else "",
+        estimated=note != "",
+        note=note,
     )
+
+
+def _doubt(report: HangupReport) -> str:
+    """Why the report of an answered call does not tell the whole length of its leg, if so."""
+    if report.blind_transfer:
+        return "blind transfer: the outbound leg went on unseen"
+    return "" if report.dialstatus else "no DIALSTATUS: the channel's own talk was taken"

@@ -1,0 +1,333 @@
+"""The books in SQL do what the simple books in memory do, on SQLite and on MariaDB."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import random
+from collections import Counter
+from collections.abc import Sequence
+
+import pytest
+
+from astcredit.domain.calls import CallRequest
+from astcredit.domain.decisions import Decision
+from astcredit.service.batcher import Batcher
+from astcredit.service.ledger import Ledger
+from astcredit.service.operations import Changed, Expire, Operation, Outcome, Undelivered
+from astcredit.storage.books import SqlBooks
+from astcredit.storage.catalog import SqlCatalog
+from astcredit.storage.database import Database
+from support.core import (
+    LONGEST_SECONDS,
+    NODE,
+    NOW_MS,
+    Clock,
+    FixedCatalog,
+    answered,
+    authorize_in_a_process,
+    call_id,
+    caller_ended,
+    hangup,
+    leg_ended,
+    opened,
+    policy,
+    postpaid,
+    prepaid,
+    request,
+    seed,
+    server,
+    snapshot,
+)
+from support.memory_books import MemoryBooks, audit
+
+FULL_CALL = LONGEST_SECONDS * 1_000
+"""What the longest call of the small world holds."""
+
+
+def history(seed: int, length: int) -> list[list[Operation]]:
+    """Calls and what is said of them, sensibly and not, in batches."""
+    chance = random.Random(seed)
+    operations: list[Operation] = []
+    for _ in range(length):
+        number, at_ms = chance.randrange(1, 30), NOW_MS + chance.randrange(4_000_000)
+        who, channel = chance.choice(["alice", "alan", "bob", "x"]), chance.choice(["", "shared"])
+        dialled = chance.choice(["442071234567", "+44 1", "112", "999", "x"])
+        fresh = request(len(operations) + 100, who, dialled, f"caller-{number}")
+        known = request(number, who, dialled, channel)
+        possible: list[Operation] = [
+            fresh if any(_is(o, number) for o in operations) else known,
+            answered(number, at_ms, by_id=chance.random() < 0.5, channel=channel),
+            leg_ended(number, at_ms),
+            caller_ended(number, at_ms, channel=channel),
+            hangup(number, at_ms, chance.randrange(5_000), chance.choice(["BUSY", ""])),
+            Undelivered(call_id(number), at_ms),
+            Expire(call_id(number), at_ms),
+        ]
+        operations.append(chance.choice(possible))
+    batches = []
+    while operations:
+        size = chance.randrange(1, 12)
+        batches.append(operations[:size])
+        operations = operations[size:]
+    return batches
+
+
+def _is(operation: Operation, number: int) -> bool:
+    return isinstance(operation, CallRequest) and operation.call_id == call_id(number)
+
+
+@pytest.mark.parametrize("chance", range(4))
+def test_they_are_the_same_as_the_books_in_memory(database_url: str, chance: int) -> None:
+    clients = [prepaid(1, 12_345_678, 500_001), postpaid(2, -7, None if chance % 2 else 9_000_000)]
+
+    async def main() -> None:
+        async with opened(database_url) as database:
+            await seed(database, clients)
+            clock, memory = Clock(), MemoryBooks(clients)
+            source = SqlCatalog(database, inline_rates=10)
+            ledgers = [
+                Ledger(SqlBooks(database), source, policy(), clock),
+                Ledger(memory, FixedCatalog(), policy(), clock),
+            ]
+            for number, batch in enumerate(history(chance, 150)):
+                clock.now_ms += 60_000
+                for ledger in ledgers:
+                    await ledger.apply(batch, {}, [])
+                if number % 5 == 0:
+                    assert await snapshot(database) == memory.snapshot()
+            books = await snapshot(database)
+            assert books == memory.snapshot()
+            assert audit(books) == []
+            assert set(books.statuses()) >= {"open", "completed", "failed", "NOACCOUNT", "INVALID"}
+            for client in books.clients:
+                assert await SqlBooks(database).client_books(client.id) == client
+            late = sorted(memory.calls.values(), key=lambda call: call.expires_at_ms)
+            limit_ms = late[len(late) // 2].expires_at_ms
+            due = await SqlBooks(database).expired(limit_ms, 1_000)
+            assert sorted(due) == list(await memory.expired(limit_ms, 1_000))
+            assert len(await SqlBooks(database).expired(limit_ms, 1)) == 1
+            await source.close()
+
+    asyncio.run(main())
+
+
+async def one_row(database: Database, statement: str) -> dict[str, object]:
+    async with database.reading() as connection:
+        row = (await connection.exec_driver_sql(statement)).one()
+        return {name: row._mapping[name] for name in row._mapping}
+
+
+MONEY_IN_CDR = {
+    "rate": "0.060000",
+    "connect_fee": "0.000000",
+    "minimum_charge": "0.000000",
+    "price": "0.003000",
+    "reservedamount": "1.000000",
+}
+CDR = {
+    "id": call_id(1),
+    "node": NODE,
+    "uniqueid": "caller-1",
+    "linkedid": "caller-1",
+    "leg_uniqueid": "leg-1",
+    "channel": "PJSIP/x-1",
+    "client_id": "1",
+    "account_id": "1",
+    "accountcode": "alice",
+    "callerid": "100",
+    "dialednum": "+44 20 7123",
+    "callednum": "44207123",
+    "prefix": "44",
+    "destination": "United Kingdom",
+    "currency": "EUR",
+    "first_increment": "1",
+    "next_increment": "1",
+    "grace_seconds": "0",
+    "trunk": "PJSIP/carrier",
+    "status": "completed",
+    "denied": "",
+    "reason": "",
+    "dialstatus": "ANSWER",
+    "hangupcause": "16",
+    "date_created": "2027-01-15 08:00:00.000",
+    "dialed_at": "2027-01-15 08:00:03.000",
+    "answered_at": "2027-01-15 08:00:08.000",
+    "ended_at": "2027-01-15 08:00:10.003",
+    "dialedtime": "7.003",
+    "answeredtime": "2.003",
+    "seconds": "1000",
+    "billsec": "3",
+    "overrun_ms": "0",
+    "settled_by": "ami",
+    "estimated": "0",
+    "note": "",
+}
+
+
+def test_the_cdr_of_a_call_as_an_accountant_reads_it(database_url: str) -> None:
+    """Column by column: money in decimals on MariaDB, in millionths on SQLite."""
+
+    async def main() -> None:
+        async with opened(database_url) as database:
+            await seed(database)
+            async with server(database) as batcher:
+                await batcher.submit(request(1, dialled="+44 20 7123"))
+                await batcher.submit(answered(1, NOW_MS + 8_000))
+                await batcher.submit(leg_ended(1, NOW_MS + 10_003))
+            row = await one_row(database, "SELECT * FROM astcdr")
+        shown = {name: str(value) for name, value in row.items() if value is not None}
+        for name in ("date_created", "dialed_at", "answered_at", "ended_at"):
+            # A driver's datetime shows six digits of a second, or none.
+            text = shown[name] if "." in shown[name] else shown[name] + "."
+            shown[name] = text.ljust(26, "0")[:23]
+        money = MONEY_IN_CDR
+        if database.is_sqlite:
+            money = {name: str(int(text.replace(".", ""))) for name, text in money.items()}
+        assert shown == CDR | money
+
+    asyncio.run(main())
+
+
+ODD = {
+    "long": "9" * 10_000,
+    "emoji": "😀" * 200,
+    "nul": "a\x00b",
+    "surrogate": "a\ud800b",
+    "quotes": "'; DROP TABLE astcdr; -- \\' \" %s %(x)s {0}",
+    "lines": "a\r\nb\tc",
+    "arabic": "٤٤",
+    "empty": "",
+}
+
+
+@pytest.mark.parametrize("odd", ODD.values(), ids=ODD)
+def test_a_callers_odd_text_is_stored_cut_and_the_call_goes_on(database_url: str, odd: str) -> None:
+    """In every field that a caller or a phone can fill; beside it an ordinary call is served."""
+    channel = f"{odd}-1"[-149:]
+    strange = CallRequest(call_id(1), NODE, channel, odd, odd, "alice", odd, "44")
+    nobody = CallRequest(call_id(2), NODE, odd, odd, odd, odd, odd, odd)
+
+    async def main() -> None:
+        async with opened(database_url) as database:
+            await seed(database, [prepaid(1, 10 * FULL_CALL), prepaid(2)])
+            async with server(database) as batcher:
+                outcomes = await asyncio.gather(*map(batcher.submit, [strange, nobody, request(3)]))
+                allowed = [o.allowed for o in outcomes if isinstance(o, Decision)]
+                assert allowed == [True, False, True]
+                await batcher.submit(answered(1, channel=channel, by_id=False, leg=odd[-149:]))
+                end = leg_ended(1, NOW_MS + 1_000, odd[-149:])
+                outcome = await batcher.submit(end)
+                assert isinstance(outcome, Changed)
+            books = await snapshot(database)
+            row = await one_row(database, f"SELECT * FROM astcdr WHERE id = '{call_id(2)}'")
+            for name, length in (("callerid", 80), ("linkedid", 150), ("dialednum", 80)):
+                assert row[name] == odd.replace("\ud800", "?")[:length]
+            assert str(row["reason"]).isprintable()
+            assert audit(books) == []
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("length", [149, 150])
+def test_a_call_on_a_channel_with_a_long_name_is_settled(database_url: str, length: int) -> None:
+    """Asterisk's longest unique id has 149 characters."""
+    caller, leg = "c" * length, "l" * length
+
+    async def main() -> None:
+        async with opened(database_url) as database:
+            await seed(database)
+            async with server(database) as batcher:
+                for operation in (
+                    request(1, channel=caller),
+                    answered(1, channel=caller, leg=leg, by_id=False),
+                    leg_ended(1, NOW_MS + 1_000, leg),
+                ):
+                    await batcher.submit(operation)
+            assert (await snapshot(database)).cdr(call_id(1)).price == 1_000
+
+    asyncio.run(main())
+
+
+async def ask_all(batcher: Batcher, numbers: Sequence[int]) -> list[Outcome]:
+    return list(await asyncio.gather(*(batcher.submit(request(n)) for n in numbers)))
+
+
+def test_money_for_seven_is_money_for_seven_with_two_servers(database_url: str) -> None:
+    """200 calls at the same instant, in two processes on the same database: not one too many."""
+
+    async def prepare() -> None:
+        async with opened(database_url) as database:
+            await seed(database, [prepaid(1, 7 * FULL_CALL), prepaid(2)])
+
+    async def check() -> None:
+        async with opened(database_url) as database:
+            books = await snapshot(database)
+            assert books.statuses() == {"open": 7, "NOCREDIT": 193}
+            assert (books.client(1).available, books.client(1).active_calls) == (0, 7)
+            assert audit(books) == []
+
+    asyncio.run(prepare())
+    context = multiprocessing.get_context("spawn")
+    ready, answers = context.Barrier(2), context.SimpleQueue()
+    servers = [
+        context.Process(
+            target=authorize_in_a_process, args=(database_url, range(half, 200, 2), ready, answers)
+        )
+        for half in (0, 1)
+    ]
+    for process in servers:
+        process.start()
+    told = Counter(status for _ in servers for status in answers.get())
+    for process in servers:
+        process.join(60)
+    answers.close()
+    assert told == {"ALLOWED": 7, "NOCREDIT": 193}
+    asyncio.run(check())
+
+
+def test_several_servers_in_one_process_share_the_money(database_url: str) -> None:
+    """Small batches, so that their transactions meet often."""
+
+    async def main() -> None:
+        async with opened(database_url) as one, opened(database_url) as two:
+            await seed(one, [prepaid(1, 7 * FULL_CALL), prepaid(2)])
+            async with (
+                server(one, most_operations=3) as first,
+                server(two, most_operations=3) as second,
+            ):
+                outcomes = await asyncio.gather(
+                    ask_all(first, range(60)), ask_all(second, range(60, 120))
+                )
+            books = await snapshot(one)
+            allowed = [o for part in outcomes for o in part if isinstance(o, Decision) if o.allowed]
+            assert len(allowed) == 7
+            assert books.statuses() == {"open": 7, "NOCREDIT": 113}
+            assert audit(books) == []
+
+    asyncio.run(main())
+
+
+def test_two_servers_hear_of_the_same_endings(database_url: str) -> None:
+    """Both listen to the same Asterisk: each call is charged once."""
+    numbers = range(40)
+
+    async def main() -> None:
+        async with opened(database_url) as one, opened(database_url) as two:
+            await seed(one, [prepaid(1, 100 * FULL_CALL), prepaid(2)])
+            async with (
+                server(one, most_operations=5) as first,
+                server(two, most_operations=7) as second,
+            ):
+                await ask_all(first, numbers)
+                told = [event for n in numbers for event in (answered(n), leg_ended(n, NOW_MS + n))]
+                outcomes = await asyncio.gather(
+                    *(b.submit(event) for event in told for b in (first, second))
+                )
+            charged = [s for o in outcomes if isinstance(o, Changed) for s in o.settled]
+            assert len(charged) == len(numbers)
+            books = await snapshot(one)
+            assert books.statuses() == {"completed": 40}
+            assert audit(books) == []
+
+    asyncio.run(main())
