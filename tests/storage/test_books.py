@@ -60,7 +60,7 @@ def history(seed: int, length: int) -> list[list[Operation]]:
             answered(number, at_ms, by_id=chance.random() < 0.5, channel=channel),
             leg_ended(number, at_ms),
             caller_ended(number, at_ms, channel=channel),
-            hangup(number, at_ms, chance.randrange(5_000), chance.choice(["BUSY", ""])),
+            hangup(number, at_ms, chance.randrange(5_000), chance.choice(["BUSY", "", "ANSWER"])),
             Undelivered(call_id(number), at_ms),
             Expire(call_id(number), at_ms),
         ]
@@ -90,7 +90,7 @@ def test_they_are_the_same_as_the_books_in_memory(database_url: str, chance: int
                 Ledger(SqlBooks(database), source, policy(), clock),
                 Ledger(memory, FixedCatalog(), policy(), clock),
             ]
-            for number, batch in enumerate(history(chance, 150)):
+            for number, batch in enumerate(history(chance, 400)):
                 clock.now_ms += 60_000
                 for ledger in ledgers:
                     await ledger.apply(batch, {}, [])
