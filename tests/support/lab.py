@@ -87,7 +87,16 @@ class Lab:
         (self.directory / "run" / "asterisk.ctl").unlink(missing_ok=True)
         with (self.directory / "console.log").open("wb") as output:
             self._process = subprocess.Popen(
-                [*_NAMESPACES, "sh", "-ec", _INSIDE, "sh", str(self.tree), str(self.directory)],
+                [
+                    *_NAMESPACES,
+                    *_propagation(),
+                    "sh",
+                    "-ec",
+                    _INSIDE,
+                    "sh",
+                    str(self.tree),
+                    str(self.directory),
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -259,6 +268,7 @@ class Lab:
 # The mounts exist in a namespace of the instance's own. A process namespace with sh as its first
 # process: --kill-child kills sh when unshare dies, and the kernel then kills all the others.
 _NAMESPACES = ("unshare", "--mount", "--pid", "--fork", "--kill-child")
+_ROOT_MOUNT = re.compile(r"^(\S+ ){4}/ ", re.MULTILINE)
 _INSIDE = """
 mount --bind "$2" "$1/lab"
 mount -t proc proc "$1/proc"
@@ -267,10 +277,16 @@ exit $?
 """
 
 
+def _propagation() -> list[str]:
+    """Within a chroot / is no mount, and unshare could not make its propagation private."""
+    mounts = Path("/proc/self/mountinfo").read_text()
+    return [] if _ROOT_MOUNT.search(mounts) else ["--propagation", "unchanged"]
+
+
 def console_command(pid: int, tree: Path) -> list[str]:
     """The asterisk of an instance whose first process is `pid`; add -r, or -rx and a command."""
     inside = ["chroot", str(tree), "asterisk", "-C", "/lab/etc/asterisk.conf"]
-    return ["nsenter", "-t", str(pid), "-m", *inside]
+    return ["nsenter", "-t", str(pid), "-m", "-r", *inside]
 
 
 def build() -> Path:
