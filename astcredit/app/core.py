@@ -67,7 +67,9 @@ async def open_core(
     books = SqlBooks(database)
     catalog = SqlCatalog(database, inline_rates=settings.catalog.inline_rates)
     policy = call_policy(settings)
-    ledger = Ledger(books, catalog, policy, now_ms, denied_cdr=settings.call.denied_cdr)
+    ledger = Ledger(
+        books, catalog, policy, now_ms, links=links, denied_cdr=settings.call.denied_cdr
+    )
 
     def on_orphan(request: CallRequest, decision: Decision) -> None:
         controller.orphaned(request, decision)
@@ -75,7 +77,7 @@ async def open_core(
     most = settings.batch.max_operations
     batcher = Batcher(ledger.apply, on_orphan, observer, most_operations=most)
     answers = answer_policy(settings)
-    controller = Controller(batcher, books, catalog, policy, answers, now_ms, links, observer)
+    controller = Controller(batcher, books, catalog, policy, answers, now_ms, observer)
     batcher.start()
     try:
         yield Core(database, books, catalog, controller)

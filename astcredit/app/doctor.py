@@ -149,7 +149,7 @@ async def _server(settings: Settings) -> Finding:
     try:
         await channel.run("balance")
     except SimulationError as error:
-        return Finding("server", Verdict.WARNING, f"{error}: is `astcredit serve` running?")
+        return Finding("server", Verdict.WARNING, str(error))
     status = channel.variables.get("AC_STATUS", "")
     if status == "ERROR":
         reason = channel.variables.get("AC_REASON", "")

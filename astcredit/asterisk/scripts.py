@@ -385,12 +385,15 @@ def hangup_report(
 def _talk_ms(values: Mapping[str, str], answered: bool) -> int:
     """CDR(billsec,f) in milliseconds; the part of a millisecond is dropped.
 
-    Where CDRs are switched off it is empty, and ANSWEREDTIME_MS must do: it says too much when a
-    warning is played, but never more is charged than was reserved, and a call is not given away.
+    It runs from the channel's own answer, which may be before Dial; ANSWEREDTIME_MS says too much
+    when a warning is played. Neither says too little, so the smaller one counts. Where CDRs are
+    switched off only ANSWEREDTIME_MS is left: the call is not given away.
     """
     match = _SECONDS.fullmatch(values[BILLSEC])
     if match:
-        return int(match[1]) * 1000 + int((match[2] or "")[:3].ljust(3, "0"))
+        talk_ms = int(match[1]) * 1000 + int((match[2] or "")[:3].ljust(3, "0"))
+        dial_ms = _number("ANSWEREDTIME_MS", values, _MILLISECONDS) if answered else None
+        return min(talk_ms, dial_ms) if dial_ms else talk_ms
     _log_garbage(BILLSEC, values[BILLSEC])
     if not answered:
         return 0

@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from astcredit.service.errors import AstcreditError
+
 # The controller answers within two seconds; whoever waits longer waits for nothing.
 RUN_SECONDS = 10.0
 
@@ -17,7 +19,7 @@ _SET = re.compile(r'SET VARIABLE "?([^" ]+)"? "?(.*?)"?')
 _MSET = re.compile(r'EXEC "?MSet"? "?(.*?)"?', re.IGNORECASE)
 
 
-class SimulationError(Exception):
+class SimulationError(AstcreditError):
     """The server does not answer as an AGI server does."""
 
 
@@ -48,8 +50,9 @@ class SimulatedChannel:
                 finally:
                     writer.close()
         except OSError as error:
-            what = str(error) or type(error).__name__
-            raise SimulationError(f"no answer from {self.host}:{self.port}: {what}") from error
+            raise SimulationError(
+                f"no answer from {self.host}:{self.port}: is `astcredit serve` running?"
+            ) from error
 
     async def _answer_commands(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter

@@ -148,7 +148,7 @@ def list_cdrs(
 @cdr.command("export")
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path), required=False)
 @_filters
-@click.option("--jsonl", is_flag=True, help="JSON lines, one object a line, instead of CSV.")
+@click.option("--jsonl", is_flag=True, help="JSON lines; the same as --format json.")
 @pass_app
 def export(
     app: App,
@@ -162,7 +162,7 @@ def export(
     """Write all CDRs to FILE or to standard output, the oldest first, as CSV or JSON lines.
 
     They are those of one instant, however long it takes. FILE appears when it is complete. With
-    --format json the lines are one JSON list.
+    --format json each line is one JSON object.
 
     Example: astcredit cdr export --from 2026-11-01 --to 2026-12-01 november.csv
     """
@@ -171,10 +171,9 @@ def export(
     async def write(database: Database) -> int:
         await _require_client(database, client)
         with _target(file) as stream:
-            if jsonl:
+            if jsonl or app.format == "json":
                 return await _write_lines(database, wanted, stream)
-            output = Output("json" if app.format == "json" else "csv", stream)
-            return await _write_rows(database, wanted, output)
+            return await _write_rows(database, wanted, Output("csv", stream))
 
     rows = app.with_database(write)
     if file is not None:

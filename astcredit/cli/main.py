@@ -6,6 +6,7 @@ module and what it imports stay small.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import traceback
@@ -159,6 +160,8 @@ def main(
     Exit status: 0 done, 1 refused or failed (one line on stderr says why), 2 wrong usage.
     """
     context.obj = App(config, database, format, verbose)
+    # What went wrong is told once, by the command; the log is for -v and for the server.
+    logging.getLogger().addHandler(logging.NullHandler())
     if verbose:
         from astcredit.app.logs import configure
 

@@ -103,8 +103,7 @@ class HangupReport:
     """What the `hangup` script read from a channel in its `h` extension.
 
     `talk_ms` is CDR(billsec,f): the time from answer to end, 0 when not answered.
-    `blind_transfer` is BLINDTRANSFER: when it is not empty the outbound leg lives on. `listened`
-    means that an AMI link hears this node: then only a call whose answer it missed is settled.
+    `blind_transfer` is BLINDTRANSFER: when it is not empty the outbound leg lives on.
     """
 
     node: str
@@ -116,7 +115,6 @@ class HangupReport:
     dialstatus: str
     hangupcause: int
     blind_transfer: str = ""
-    listened: bool = False
 
     @property
     def answered(self) -> bool:

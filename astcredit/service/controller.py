@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 from astcredit.domain.calls import (
@@ -25,7 +25,7 @@ from astcredit.domain.states import CallState
 from astcredit.service.batcher import Batcher
 from astcredit.service.errors import StorageError, TransientError
 from astcredit.service.operations import Changed, Expire, Operation, Outcome, Undelivered
-from astcredit.service.ports import Books, CatalogSource, Links
+from astcredit.service.ports import Books, CatalogSource
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +73,6 @@ class Controller:
         policy: CallPolicy,
         answers: AnswerPolicy,
         now_ms: Callable[[], int],
-        links: Links,
         observer: CallObserver,
     ) -> None:
         self._batcher = batcher
@@ -82,7 +81,6 @@ class Controller:
         self._policy = policy
         self._answers = answers
         self._now_ms = now_ms
-        self._links = links
         self._observer = observer
 
     async def authorize(self, request: CallRequest) -> Authorization:
@@ -171,23 +169,11 @@ class Controller:
         )
 
     async def report_hangup(self, report: HangupReport) -> None:
-        """Settle what the `h` extension reports, unless the AMI link of the node will.
+        """Settle what the `h` extension reports, unless the AMI link of the call's node will.
 
-        A leg that the listener heard being answered is the listener's: it may still be up. An
-        attempt that failed has no such leg and is released, so that a caller who goes on to
-        voicemail holds no money; a call whose answer the listener missed is settled from the
-        report. After a blind transfer the leg lives on: where AMI is configured it is left to the
-        listener. Returns after commit, or when the deadline is over; the report is booked all the
-        same.
+        Returns after commit, or when the deadline is over; the report is booked all the same.
         """
-        transferred = report.answered and report.blind_transfer
-        if transferred and self._links.configured(report.node):
-            return
-        # Without a DIALSTATUS another application than Dial was used: the listener knows better.
-        if not report.dialstatus and self._links.up(report.node):
-            return
-        told = replace(report, listened=self._links.up(report.node))
-        await asyncio.wait({self._submit(told)}, timeout=self._answers.deadline_seconds)
+        await asyncio.wait({self._submit(report)}, timeout=self._answers.deadline_seconds)
 
     async def funds(self, accountcode: str) -> Funds | None:
         """Balance and free funds of the account's client; None for an unknown account."""
@@ -240,9 +226,24 @@ class Controller:
             return  # the batcher has logged why
         outcome = future.result()
         if isinstance(outcome, Changed):
+            if outcome.unreserved is not None:
+                _log_unreserved(outcome.unreserved)
             for settlement in outcome.settled:
                 self._observer.settled(settlement)
                 _log_settlement(settlement)
+
+
+def _log_unreserved(event: LegAnswered) -> None:
+    """People talk on money that is not held: the call was over for us, and Asterisk went on."""
+    log.error(
+        "leg answered without a reservation",
+        extra={
+            "action": "answered_unreserved",
+            "call_id": event.call_id,
+            "node": event.node,
+            "leg": event.leg_uniqueid,
+        },
+    )
 
 
 def _log_settlement(settlement: Settlement) -> None:

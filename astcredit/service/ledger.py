@@ -37,13 +37,16 @@ from astcredit.service.ports import (
     CatalogSource,
     Changes,
     Channel,
+    Links,
     NewCall,
+    NoLinks,
 )
 
 Carried: TypeAlias = Mapping[str, Decision]
 """Answers, by call id, of an earlier attempt that may or may not have been committed."""
 
 NOTHING = Changed()
+NO_LINKS = NoLinks()
 EMPTY = compile_catalog(0, {}, {}, {})
 
 
@@ -57,12 +60,14 @@ class Ledger:
         policy: CallPolicy,
         now_ms: Callable[[], int],
         *,
+        links: Links = NO_LINKS,
         denied_cdr: bool = True,
     ) -> None:
         self._books = books
         self._catalog = catalog
         self._policy = policy
         self._now_ms = now_ms
+        self._links = links
         self._denied_cdr = denied_cdr
 
     async def apply(
@@ -105,7 +110,16 @@ class Ledger:
         repeated = {o.call_id for o in operations if isinstance(o, CallRequest)} & set(carried)
         recorded = await transaction.recorded(repeated) if repeated else frozenset()
         known = {call_id: carried[call_id] for call_id in recorded}
-        return Batch(catalog, self._policy, self._now_ms(), clients, calls, known, self._denied_cdr)
+        return Batch(
+            catalog,
+            self._policy,
+            self._now_ms(),
+            self._links,
+            clients,
+            calls,
+            known,
+            self._denied_cdr,
+        )
 
 
 def _payers(operations: Iterable[Operation], catalog: Catalog) -> set[int]:
@@ -175,6 +189,17 @@ class OpenCalls:
         made = (call for call in self.of_channel(caller) if call.uniqueid == caller.uniqueid)
         return max(made, key=lambda call: call.call_id, default=None)
 
+    def before(self, call: OpenCall) -> list[OpenCall]:
+        """The open calls, not known to be answered, that the same channel made before this one."""
+        made = self.of_channel(Channel(call.node, call.uniqueid))
+        return [
+            c
+            for c in made
+            if c.call_id < call.call_id
+            and c.uniqueid == call.uniqueid
+            and c.state is CallState.OPEN
+        ]
+
 
 class Batch:
     """The rows of one transaction, as they change from one operation to the next."""
@@ -184,6 +209,7 @@ class Batch:
         catalog: Catalog,
         policy: CallPolicy,
         now_ms: int,
+        links: Links,
         clients: Mapping[int, ClientBooks],
         calls: Iterable[OpenCall],
         known: Mapping[str, Decision],
@@ -193,6 +219,7 @@ class Batch:
         self._catalog = catalog
         self._policy = policy
         self._now_ms = now_ms
+        self._links = links
         self._clients = dict(clients)
         self._calls = OpenCalls(calls)
         self._known = known
@@ -254,8 +281,10 @@ class Batch:
 
     def _answer(self, event: LegAnswered) -> Changed:
         call = self._calls.meant(event.call_id, Channel(event.node, event.caller_uniqueid))
-        state = after(call.state, CallEvent.ANSWER) if call else None
-        if call is None or state is None:
+        if call is None:
+            return Changed(unreserved=event) if event.call_id else NOTHING
+        state = after(call.state, CallEvent.ANSWER)
+        if state is None:
             return NOTHING
         answered = Answered(_answered(call, state, event), event.trunk)
         self._calls.put(answered.call)
@@ -272,10 +301,29 @@ class Batch:
         return Changed(settled=tuple(s for s in settled if s is not None))
 
     def _hangup(self, report: HangupReport) -> Changed:
-        call = self._calls.meant(report.call_id, Channel(report.node, report.uniqueid))
-        if call and report.listened and call.state is CallState.ANSWERED:
-            return NOTHING  # its leg may be up; the listener hears the end
-        return self._changed(call, _end_of_report(report))
+        caller = Channel(report.node, report.uniqueid)
+        call = self._calls.meant(report.call_id, caller)
+        if call is None or self._is_listeners(call, report):
+            return NOTHING
+        settled = [self._settle(call, _end_of_report(report))]
+        if not self._links.configured(call.node):
+            settled += [self._settle(c, _unreported(report)) for c in self._calls.before(call)]
+        return Changed(settled=tuple(s for s in settled if s is not None))
+
+    def _is_listeners(self, call: OpenCall, report: HangupReport) -> bool:
+        """Whether the end of this call is for the AMI listener of its node to tell.
+
+        A leg that the listener heard being answered may still be up. An attempt that failed has
+        no such leg: it is released, so that a caller who goes on to voicemail holds no money. A
+        call whose answer the listener missed is settled from the report. After a blind transfer
+        the leg lives on: where AMI is configured it is left to the listener, even if the link is
+        down at the moment.
+        """
+        if report.answered and report.blind_transfer != "":
+            return self._links.configured(call.node)
+        # Without a DIALSTATUS another application than Dial was used: the listener knows better.
+        heard = call.state is CallState.ANSWERED or not report.dialstatus
+        return heard and self._links.up(call.node)
 
     def _undelivered(self, operation: Undelivered) -> Changed:
         ending = Ending(CallEvent.RELEASE, operation.at_ms, "undelivered")
@@ -319,7 +367,19 @@ def _answered(call: OpenCall, state: CallState, event: LegAnswered) -> OpenCall:
     )
 
 
+def _unreported(report: HangupReport) -> Ending:
+    """For a call that its channel made before the one it reports: nobody told how it ended."""
+    return Ending(
+        CallEvent.EXPIRE,
+        report.ended_at_ms,
+        "hangup",
+        estimated=True,
+        note="no end was reported; the channel went on to another call",
+    )
+
+
 def _end_of(event: ChannelEnded, what: CallEvent) -> Ending:
+    unheard = what is CallEvent.RELEASE and not event.dialstatus
     return Ending(
         what,
         event.ended_at_ms,
@@ -328,6 +388,8 @@ def _end_of(event: ChannelEnded, what: CallEvent) -> Ending:
         # An answered leg that dialled on by itself brings the status of that attempt.
         dialstatus="ANSWER" if what is CallEvent.END else event.dialstatus,
         dialed_at_ms=event.dialed_at_ms,
+        estimated=unheard,
+        note="the listener heard no dialling of this call" if unheard else "",
     )
 
 

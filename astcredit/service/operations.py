@@ -42,10 +42,14 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """What an operation that is not a request did; both empty when it had nothing to change."""
+    """What an operation that is not a request did; empty when it had nothing to change.
+
+    `unreserved` is an answer that names a call which has no reservation (any more).
+    """
 
     answered: tuple[Answered, ...] = ()
     settled: tuple[Settlement, ...] = ()
+    unreserved: LegAnswered | None = None
 
 
 Outcome: TypeAlias = Decision | Changed

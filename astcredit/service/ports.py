@@ -119,6 +119,16 @@ class Links(Protocol):
         """Whether it works at this moment."""
 
 
+class NoLinks:
+    """Links of a process that knows of none: every node is settled by its reports."""
+
+    def configured(self, node: str) -> bool:
+        return False
+
+    def up(self, node: str) -> bool:
+        return False
+
+
 class CallControl(Protocol):
     """What the AGI scripts ask. Answers always, within the deadline; never raises for a fault
     of the database: such a call gets AuthStatus.ERROR."""

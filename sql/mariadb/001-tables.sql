@@ -110,7 +110,7 @@ CREATE TABLE astcdr (
   client_id       INT NULL COMMENT 'NULL: no account was recognised (status denied)',
   account_id      INT NULL,
   accountcode     VARCHAR(80) NOT NULL,
-  callerid        VARCHAR(80) NOT NULL COMMENT 'The number presented as the caller''s',
+  callerid        VARCHAR(80) NOT NULL COMMENT 'The caller''s number, as Asterisk told it',
   dialednum       VARCHAR(80) NOT NULL COMMENT 'The number as it was dialled',
   callednum       VARCHAR(80) NOT NULL COMMENT 'The number that was rated: country code first, no +',
   prefix          VARCHAR(20) NOT NULL DEFAULT '' COMMENT 'The prefix of the rate that was applied',

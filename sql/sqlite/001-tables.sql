@@ -112,7 +112,7 @@ CREATE TABLE astcdr (
   client_id        INTEGER NULL, -- NULL: no account was recognised (status denied)
   account_id       INTEGER NULL,
   accountcode      TEXT NOT NULL,
-  callerid         TEXT NOT NULL, -- The number presented as the caller's
+  callerid         TEXT NOT NULL, -- The caller's number, as Asterisk told it
   dialednum        TEXT NOT NULL, -- The number as it was dialled
   callednum        TEXT NOT NULL, -- The number that was rated: country code first, no +
   prefix           TEXT NOT NULL DEFAULT '', -- The prefix of the rate that was applied

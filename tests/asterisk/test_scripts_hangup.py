@@ -64,7 +64,10 @@ def test_hangup_is_read_from_a_channel_that_is_hung_up() -> None:
         ({BILLSEC: "2"}, "talk_ms", 2000),
         ({BILLSEC: "2.5"}, "talk_ms", 2500),
         ({BILLSEC: "2.0009999"}, "talk_ms", 2000),
-        ({BILLSEC: "9999999.999999"}, "talk_ms", 9_999_999_999),
+        ({BILLSEC: "9999999.999999", "ANSWEREDTIME_MS": ""}, "talk_ms", 9_999_999_999),
+        ({BILLSEC: "100.25", "ANSWEREDTIME_MS": "10000"}, "talk_ms", 10_000),  # prompts before
+        ({BILLSEC: "2.002", "ANSWEREDTIME_MS": "3965"}, "talk_ms", 2002),  # a warning was played
+        ({BILLSEC: "2.002", "ANSWEREDTIME_MS": "0"}, "talk_ms", 2002),
         ({BILLSEC: ""}, "talk_ms", 3965),
         ({BILLSEC: "junk"}, "talk_ms", 3965),
         ({BILLSEC: "-1"}, "talk_ms", 3965),

@@ -118,9 +118,15 @@ def test_no_caller_gets_a_sequence_to_a_terminal(url: str) -> None:
 def test_export_as_json_lines(url: str, tmp_path: Path) -> None:
     """The same objects as a list in JSON has, one a line."""
     lines = run(url, "cdr", "export", "--jsonl", "--client", "anna").stdout.splitlines()
-    whole = json.loads(run(url, "--format", "json", "cdr", "export", "--client", "anna").stdout)
-    assert [json.loads(line) for line in lines] == whole
-    assert len(whole) == sum(made.client == "anna" for made in CALLS)
+    assert (
+        lines
+        == run(url, "--format", "json", "cdr", "export", "--client", "anna").stdout.splitlines()
+    )
+    newest_first = json.loads(
+        run(url, "--format", "json", "cdr", "list", "--client", "anna").stdout
+    )
+    assert [json.loads(line) for line in lines] == newest_first[::-1]
+    assert len(lines) == sum(made.client == "anna" for made in CALLS)
 
 
 def test_export_to_a_file(url: str, tmp_path: Path) -> None:

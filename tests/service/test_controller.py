@@ -80,7 +80,7 @@ class Desk:
         self.clock = Clock()
         self.log = CallLog()
         self.catalog = FixedCatalog()
-        ledger = Ledger(self.books, self.catalog, policy(), self.clock)
+        ledger = Ledger(self.books, self.catalog, policy(), self.clock, links=links)
         self.batcher = Batcher(
             ledger.apply,
             lambda request, decision: self.controller.orphaned(request, decision),
@@ -94,7 +94,6 @@ class Desk:
             policy(),
             AnswerPolicy(deadline_seconds, warn_seconds=60, repeat_seconds=30),
             self.clock,
-            links,
             self.log,
         )
 
@@ -256,9 +255,7 @@ def test_an_answer_that_comes_with_the_deadline_is_given_or_given_back(how: str)
         batcher = CommitsAtTheDeadline()
         books = MemoryBooks([prepaid(1)])
         answers = AnswerPolicy(0 if how == "deadline" else LONG_DEADLINE, 0, 0)
-        it = Controller(
-            batcher, books, FixedCatalog(), policy(), answers, Clock(), NodeLinks(), CallLog()
-        )
+        it = Controller(batcher, books, FixedCatalog(), policy(), answers, Clock(), CallLog())
         asked = asyncio.create_task(it.authorize(request(1)))
         if how == "cancelled":
             await asyncio.sleep(0)  # the request is submitted; its answer is the next callback
@@ -437,7 +434,7 @@ def test_funds_of_a_silent_database_are_not_waited_for() -> None:
         ledger = Ledger(books, catalog, policy(), Clock())
         batcher = Batcher(ledger.apply, no_orphan, BatchLog(), most_operations=1)
         answers = AnswerPolicy(0, 0, 0)
-        it = Controller(batcher, books, catalog, policy(), answers, Clock(), NodeLinks(), CallLog())
+        it = Controller(batcher, books, catalog, policy(), answers, Clock(), CallLog())
         with pytest.raises(TransientError, match="did not answer in time"):
             await it.funds("alice")
 

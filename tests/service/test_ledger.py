@@ -221,6 +221,57 @@ def test_where_there_is_no_ami_the_hangup_report_settles(
     assert cdr.settled_by == "hangup"
 
 
+class ListensTo:
+    """AMI links to one node."""
+
+    def __init__(self, node: str) -> None:
+        self._node = node
+
+    def configured(self, node: str) -> bool:
+        return node == self._node
+
+    def up(self, node: str) -> bool:
+        return node == self._node
+
+
+@pytest.mark.parametrize(("listened", "status"), [("pbx1", "answered"), ("other", "completed")])
+def test_whether_there_is_a_listener_is_asked_of_the_calls_own_node(
+    listened: str, status: str
+) -> None:
+    """The report may come from an address of another node, or of none."""
+    books = MemoryBooks([prepaid(1, FUNDS)])
+    world = World(books)
+    world.ledger = Ledger(books, FixedCatalog(), policy(), world.clock, links=ListensTo(listened))
+    world.play(request(), answered())
+    report = replace(hangup(talk_ms=3_000, transfer="PJSIP/x"), node="default")
+    world.play(report)
+    assert world.cdr().status == status
+
+
+def test_a_channel_that_goes_on_without_reporting_leaves_no_reservation() -> None:
+    """Without a listener nobody else could tell: it is shown to the accountant."""
+    clients = MemoryBooks([prepaid(1, 10 * FUNDS), prepaid(2, FUNDS)])
+    world = World(clients)
+    world.play(request(1, channel="one"), request(2, channel="one"))
+    world.play(replace(hangup(2, talk_ms=3_000), uniqueid="one"))
+    assert [world.cdr(n).status for n in (1, 2)] == ["failed", "completed"]
+    assert [world.cdr(n).estimated for n in (1, 2)] == [True, False]
+    assert world.now.client(1).reserved == 0
+
+
+def test_an_answer_of_a_call_that_is_over_is_told() -> None:
+    world = play([request(), caller_ended()], True)
+    (outcome,) = world.play(answered(by_id=True))
+    assert isinstance(outcome, Changed)
+    assert outcome.unreserved is not None
+    assert world.cdr().status == "failed"
+
+
+def test_a_release_without_any_dialling_heard_is_shown_to_the_accountant() -> None:
+    assert play([request(), caller_ended(dialstatus="")], True).cdr().estimated
+    assert not play([request(), caller_ended(dialstatus="BUSY")], True).cdr().estimated
+
+
 @one_or_many
 def test_what_was_not_delivered_is_given_back_unless_it_was_answered(together: bool) -> None:
     gone = Undelivered(call_id(1), NOW_MS + 50)

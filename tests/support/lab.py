@@ -240,7 +240,7 @@ class Lab:
 
     @property
     def master_csv(self) -> Path:
-        """Asterisk's classic record file, as `astcredit reconcile` reads it."""
+        """Asterisk's classic record file."""
         return self.directory / "log" / "cdr-csv" / "Master.csv"
 
     def log(self) -> str:
