@@ -19,7 +19,7 @@ from astcredit.domain.calls import (
 )
 from astcredit.domain.decisions import CAUSES, CallPolicy, Decision
 from astcredit.domain.dialing import limit_option
-from astcredit.domain.money import MICROS
+from astcredit.domain.money import MICROS, amount_text
 from astcredit.domain.settlement import Settlement
 from astcredit.domain.states import CallState
 from astcredit.service.batcher import Batcher
@@ -254,6 +254,6 @@ def _log_settlement(settlement: Settlement) -> None:
             "call_id": settlement.call.call_id,
             "by": settlement.ending.settled_by,
             "billsec": settlement.billsec,
-            "price": settlement.price,
+            "price": amount_text(settlement.price),
         },
     )

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from support.lab import Lab, LabError, LabOptions, Ports, build, console_command, wait_until
+from support.ports import free_port
 from support.sipp import (
     Answer,
     Behaviour,
@@ -30,7 +31,6 @@ from support.sipp import (
 
 RUN = Path(os.environ.get("ASTCREDIT_LAB_RUN", "/var/tmp/astcredit-lab-run"))
 STATE = RUN / "lab.json"
-CUSTOMER_PORT = 5080
 # Longer than any call can last (60 minutes): the customer's sipp ends by itself before.
 CALL_DEADLINE_S = 3_700.0
 STOP_DEADLINE_S = 15.0
@@ -114,6 +114,7 @@ def start(arguments: argparse.Namespace) -> int:
     print(f"Asterisk takes calls on 127.0.0.1:{lab.ports.sip}, the carrier answers them.")
     print(f"It asks the controller at {options.agi}; for the controller:")
     print(f"  export ASTCREDIT_AMI_NODES={state.ami_url}")
+    print("  (with ASTCREDIT_DATABASE_URL naming a database that has the accounts) astcredit serve")
     print(f"Log {RUN}/log/full, records {RUN}/log/cdr-csv/Master.csv. Now: scripts/lab call NUMBER")
     return 0
 
@@ -153,7 +154,7 @@ def call(arguments: argparse.Namespace) -> int:
     calls = start_customer(
         RUN / "sipp",
         script,
-        port=CUSTOMER_PORT,
+        port=free_port(),  # several calls may be up
         address=options.address_of(arguments.account),
         target_port=Ports().sip,
     )
