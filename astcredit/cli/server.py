@@ -94,10 +94,12 @@ def simulate(app: App, number: str, account: str, talk: int, books: bool) -> Non
     The call is real to the books: it is reserved, charged and recorded, on the node "simulate".
     Exit status 1 when the call is refused.
 
-    Example: astcredit simulate 00442071234567 --account alice --talk 65
+    Example: astcredit simulate 00442071234567 --account demo --talk 65
     """
     from astcredit.cli.simulation import play
 
+    if app.format == "csv":
+        raise click.UsageError("simulate prints a table or JSON, not CSV")
     click.get_current_context().exit(app.run(play(app, number, account, talk, books)))
 
 

@@ -90,5 +90,7 @@ def _print(app: App, step: Step, rows: Mapping[str, Mapping[str, str]]) -> None:
     for table, row in rows.items():
         shown = "  ".join(f"{name}={value}" for name, value in row.items() if value)
         app.output.line(f"  {table}: {shown}")
+    if step.script == "hangup" and not rows:
+        app.output.line("  (--books shows the rows in the database)")
     if rows and "astcreditres" not in rows:
         app.output.line("  astcreditres: no row, nothing is reserved for this call")
