@@ -7,7 +7,7 @@ from collections.abc import Callable
 import click
 
 from astcredit.domain.instants import parse_instant
-from astcredit.domain.money import parse_amount, parse_price
+from astcredit.domain.money import parse_amount
 
 
 class Parsed(click.ParamType[int]):
@@ -31,7 +31,6 @@ class Parsed(click.ParamType[int]):
 AMOUNT = Parsed("amount", parse_amount)
 """A signed amount of money, in micros."""
 
-PRICE = Parsed("amount", parse_price)
 """An amount of money that is not negative, in micros."""
 
 WHEN = Parsed("when", parse_instant)

@@ -23,6 +23,8 @@ from astcredit.domain.catalog import Catalog, compile_catalog
 from astcredit.domain.decisions import CallPolicy, Decision, decide
 from astcredit.domain.settlement import Ending, Settlement, settle
 from astcredit.domain.states import CallEvent, CallState, after
+from astcredit.service.endings import end_of_channel, end_of_report, unreported
+from astcredit.service.open_calls import OpenCalls
 from astcredit.service.operations import (
     Answered,
     Changed,
@@ -147,60 +149,6 @@ def _subjects(operations: Iterable[Operation]) -> tuple[set[str], set[Channel]]:
     return call_ids, channels
 
 
-class OpenCalls:
-    """The open calls of a batch, by id and by the channels that they have."""
-
-    def __init__(self, calls: Iterable[OpenCall]) -> None:
-        self._by_id: dict[str, OpenCall] = {}
-        self._ids_by_channel: dict[Channel, list[str]] = {}
-        for call in calls:
-            self.put(call)
-
-    def put(self, call: OpenCall) -> None:
-        """Add a call, or what has become of it."""
-        self._by_id[call.call_id] = call
-        for uniqueid in (call.uniqueid, call.leg_uniqueid):
-            if uniqueid:
-                ids = self._ids_by_channel.setdefault(Channel(call.node, uniqueid), [])
-                if call.call_id not in ids:
-                    ids.append(call.call_id)
-
-    def remove(self, call: OpenCall) -> None:
-        """Take out a call that has ended."""
-        del self._by_id[call.call_id]
-
-    def get(self, call_id: str) -> OpenCall | None:
-        """The call of that id, if it is open."""
-        return self._by_id.get(call_id)
-
-    def of_channel(self, channel: Channel) -> list[OpenCall]:
-        """The open calls whose calling channel or answered leg this is, oldest first."""
-        ids = sorted(self._ids_by_channel.get(channel, ()))
-        return [self._by_id[call_id] for call_id in ids if call_id in self._by_id]
-
-    def meant(self, call_id: str, caller: Channel) -> OpenCall | None:
-        """The call named by its id, and no other; without an id the newest of the channel.
-
-        A channel may make one call after the other: an event that comes late or twice for the
-        first must not be taken for the second.
-        """
-        if call_id:
-            return self._by_id.get(call_id)
-        made = (call for call in self.of_channel(caller) if call.uniqueid == caller.uniqueid)
-        return max(made, key=lambda call: call.call_id, default=None)
-
-    def before(self, call: OpenCall) -> list[OpenCall]:
-        """The open calls, not known to be answered, that the same channel made before this one."""
-        made = self.of_channel(Channel(call.node, call.uniqueid))
-        return [
-            c
-            for c in made
-            if c.call_id < call.call_id
-            and c.uniqueid == call.uniqueid
-            and c.state is CallState.OPEN
-        ]
-
-
 class Batch:
     """The rows of one transaction, as they change from one operation to the next."""
 
@@ -295,9 +243,9 @@ class Batch:
         settled = []
         for call in self._calls.of_channel(Channel(event.node, event.uniqueid)):
             if call.leg_uniqueid == event.uniqueid:
-                settled.append(self._settle(call, _end_of(event, CallEvent.END)))
+                settled.append(self._settle(call, end_of_channel(event, CallEvent.END)))
             elif call.state is CallState.OPEN:
-                settled.append(self._settle(call, _end_of(event, CallEvent.RELEASE)))
+                settled.append(self._settle(call, end_of_channel(event, CallEvent.RELEASE)))
         return Changed(settled=tuple(s for s in settled if s is not None))
 
     def _hangup(self, report: HangupReport) -> Changed:
@@ -305,9 +253,9 @@ class Batch:
         call = self._calls.meant(report.call_id, caller)
         if call is None or self._is_listeners(call, report):
             return NOTHING
-        settled = [self._settle(call, _end_of_report(report))]
-        if not self._links.configured(call.node):
-            settled += [self._settle(c, _unreported(report)) for c in self._calls.before(call)]
+        before = [] if self._links.configured(call.node) else self._calls.before(call, caller)
+        settled = [self._settle(call, end_of_report(report))]
+        settled += [self._settle(other, unreported(report)) for other in before]
         return Changed(settled=tuple(s for s in settled if s is not None))
 
     def _is_listeners(self, call: OpenCall, report: HangupReport) -> bool:
@@ -365,53 +313,3 @@ def _answered(call: OpenCall, state: CallState, event: LegAnswered) -> OpenCall:
         answered_at_ms=event.answered_at_ms,
         dialed_at_ms=event.dialed_at_ms,
     )
-
-
-def _unreported(report: HangupReport) -> Ending:
-    """For a call that its channel made before the one it reports: nobody told how it ended."""
-    return Ending(
-        CallEvent.EXPIRE,
-        report.ended_at_ms,
-        "hangup",
-        estimated=True,
-        note="no end was reported; the channel went on to another call",
-    )
-
-
-def _end_of(event: ChannelEnded, what: CallEvent) -> Ending:
-    unheard = what is CallEvent.RELEASE and not event.dialstatus
-    return Ending(
-        what,
-        event.ended_at_ms,
-        "ami",
-        hangupcause=event.hangupcause,
-        # An answered leg that dialled on by itself brings the status of that attempt.
-        dialstatus="ANSWER" if what is CallEvent.END else event.dialstatus,
-        dialed_at_ms=event.dialed_at_ms,
-        estimated=unheard,
-        note="the listener heard no dialling of this call" if unheard else "",
-    )
-
-
-def _end_of_report(report: HangupReport) -> Ending:
-    ended_at_ms, answered = report.ended_at_ms, report.answered
-    note = _doubt(report) if answered else ""
-    return Ending(
-        CallEvent.END if answered else CallEvent.RELEASE,
-        ended_at_ms,
-        "hangup",
-        hangupcause=report.hangupcause,
-        dialstatus=report.dialstatus,
-        answered_at_ms=ended_at_ms - report.talk_ms if answered else None,
-        talk_ms=report.talk_ms if answered else None,
-        dialed_at_ms=None if report.dialed_ms is None else ended_at_ms - report.dialed_ms,
-        estimated=note != "",
-        note=note,
-    )
-
-
-def _doubt(report: HangupReport) -> str:
-    """Why the report of an answered call does not tell the whole length of its leg, if so."""
-    if report.blind_transfer:
-        return "blind transfer: the outbound leg went on unseen"
-    return "" if report.dialstatus else "no DIALSTATUS: the channel's own talk was taken"

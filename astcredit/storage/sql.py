@@ -61,10 +61,6 @@ class SqlDialect(ABC):
         row = f"({', '.join([self.mark] * len(columns))})"
         return f"INSERT INTO {table} ({', '.join(columns)}) VALUES {', '.join([row] * rows)}"
 
-    def optional_amount(self, amount: Micros | None) -> Value:
-        """An amount, or NULL."""
-        return None if amount is None else self.amount(amount)
-
 
 class MySql(SqlDialect):
     """MariaDB and MySQL."""

@@ -259,6 +259,14 @@ def test_a_channel_that_goes_on_without_reporting_leaves_no_reservation() -> Non
     assert world.now.client(1).reserved == 0
 
 
+def test_a_report_from_another_channel_ends_no_other_call() -> None:
+    """It names its call; of that call's channel it says nothing."""
+    world = World(MemoryBooks([prepaid(1, 10 * FUNDS), prepaid(2, FUNDS)]))
+    world.play(request(1, channel="one"), request(2, channel="one"))
+    world.play(hangup(2, talk_ms=3_000), answered(9, channel="one"))
+    assert [world.cdr(n).status for n in (1, 2)] == ["open", "completed"]
+
+
 def test_an_answer_of_a_call_that_is_over_is_told() -> None:
     world = play([request(), caller_ended()], True)
     (outcome,) = world.play(answered(by_id=True))
