@@ -31,8 +31,6 @@ class Parsed(click.ParamType[int]):
 AMOUNT = Parsed("amount", parse_amount)
 """A signed amount of money, in micros."""
 
-"""An amount of money that is not negative, in micros."""
-
 WHEN = Parsed("when", parse_instant)
 """A date or a date and time (UTC when it has no offset), in milliseconds."""
 
