@@ -73,7 +73,7 @@ PURE = frozenset(
 
 `csv` and `io` are for texts in memory; `open` is forbidden below.
 """
-PURE_WITH_CARE = frozenset({"datetime", "decimal"})
+PURE_WITH_CARE = frozenset({"datetime", "decimal", "zoneinfo"})
 """For arithmetic; reading the clock is forbidden below."""
 
 IMPURE_CALLS = {"open", "print", "input", "exec", "eval", "compile", "__import__", "breakpoint"}

@@ -13,7 +13,7 @@ from astcredit.domain.calls import CallRequest
 from astcredit.domain.decisions import CallPolicy, Decision
 from astcredit.domain.numbers import Numbering
 from astcredit.service.batcher import Batcher, BatchObserver
-from astcredit.service.controller import AnswerPolicy, CallObserver, Controller
+from astcredit.service.controller import AnswerPolicy, CallObserver, Controller, Legs
 from astcredit.service.ledger import Ledger
 from astcredit.service.ports import Links
 from astcredit.storage.books import SqlBooks
@@ -49,6 +49,8 @@ def call_policy(settings: Settings) -> CallPolicy:
         numbering=Numbering(
             numbers.country_code, numbers.trunk_prefix, numbers.international_prefixes
         ),
+        quota_thresholds=settings.quota.thresholds,
+        pjsip_endpoint=settings.routing.pjsip_endpoint,
     )
 
 
@@ -60,7 +62,7 @@ def answer_policy(settings: Settings) -> AnswerPolicy:
 
 @asynccontextmanager
 async def open_core(
-    settings: Settings, links: Links, observer: CoreObserver
+    settings: Settings, links: Links, observer: CoreObserver, legs: Legs | None = None
 ) -> AsyncIterator[Core]:
     """Start the core, and at the end write what is waiting and close everything."""
     database = open_database(settings.database.url)
@@ -77,7 +79,7 @@ async def open_core(
     most = settings.batch.max_operations
     batcher = Batcher(ledger.apply, on_orphan, observer, most_operations=most)
     answers = answer_policy(settings)
-    controller = Controller(batcher, books, catalog, policy, answers, now_ms, observer)
+    controller = Controller(batcher, books, catalog, policy, answers, now_ms, observer, legs)
     batcher.start()
     try:
         yield Core(database, books, catalog, controller)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from astcredit.app.clock import now_ms
 from astcredit.app.core import call_policy
 from astcredit.app.links import parse_nodes
+from astcredit.app.mailer import exposes_password, try_server
 from astcredit.app.settings import Settings
 from astcredit.asterisk.ami import AmiLink, AmiNode
 from astcredit.asterisk.simulator import SimulatedChannel, SimulationError
@@ -21,6 +22,8 @@ from astcredit.storage.schema import missing
 
 # Asterisk answers a login within milliseconds; a name that does not resolve takes seconds.
 AMI_SECONDS = 6.0
+# A mail server may look up who asks before it greets.
+MAIL_SECONDS = 15
 
 
 class Verdict(StrEnum):
@@ -41,7 +44,7 @@ class Finding:
 
 
 async def examine(settings: Settings) -> AsyncIterator[Finding]:
-    """Check settings, database, AMI links and the running server, one after the other."""
+    """Check settings, database, AMI links, mail server and the running server, one by one."""
     for finding in _settings(settings):
         yield finding
     database = open_database(settings.database.url)
@@ -52,6 +55,7 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
         await database.close()
     async for finding in _nodes(settings):
         yield finding
+    yield await _mail(settings)
     yield await _server(settings)
 
 
@@ -141,6 +145,23 @@ class _Nobody:
     def leg_answered(self, event: LegAnswered) -> None: ...
 
     def channel_ended(self, event: ChannelEnded) -> None: ...
+
+
+async def _mail(settings: Settings) -> Finding:
+    mail = settings.mail
+    if mail.server is None:
+        return Finding("mail", Verdict.WARNING, "no mail.server: notifications wait in the outbox")
+    try:
+        done = await try_server(replace(mail, timeout_seconds=MAIL_SECONDS))
+    except AstcreditError as error:
+        return Finding("mail", Verdict.ERROR, f"{mail.server}: {error}")
+    if exposes_password(mail):
+        detail = f"{mail.server}: the password goes over the network unencrypted: set mail.tls"
+        return Finding("mail", Verdict.WARNING, detail)
+    if not mail.admin:
+        detail = f"{mail.server} {done}; mail.admin is empty: administrators are told nothing"
+        return Finding("mail", Verdict.WARNING, detail)
+    return Finding("mail", Verdict.OK, f"{mail.server} {done}")
 
 
 async def _server(settings: Settings) -> Finding:

@@ -9,15 +9,27 @@ from collections.abc import Mapping, Sequence
 
 from astcredit.app.clock import now_ms
 from astcredit.app.metrics import Metrics
-from astcredit.asterisk.ami import AmiLink, AmiNode, parse_ami_url
-from astcredit.service.errors import RefusedError
+from astcredit.asterisk.ami import (
+    AmiError,
+    AmiLink,
+    AmiNode,
+    AmiRejectedError,
+    AmiTimes,
+    parse_ami_url,
+)
+from astcredit.service.errors import AstcreditError, RefusedError
 from astcredit.service.ports import LegEvents
+from astcredit.service.recovery import Recovery
 
 log = logging.getLogger(__name__)
 
 DEFAULT_NODE = "default"
 # A name server that does not answer must not keep the program from starting.
 RESOLVE_SECONDS = 5.0
+# A database that is down, or a list that was cut: asked again so soon.
+RECOVERY_RETRY_SECONDS = 2.0
+# How exactly it is known until when a call was up whose end nobody heard.
+HEARD_SECONDS = 10.0
 
 
 def parse_nodes(urls: Sequence[str]) -> tuple[AmiNode, ...]:
@@ -80,12 +92,21 @@ class AmiLinks(ConfiguredLinks):
     """The links of the server process: each node is listened to."""
 
     def __init__(
-        self, nodes: Sequence[AmiNode], addresses: Mapping[str, str], metrics: Metrics
+        self,
+        nodes: Sequence[AmiNode],
+        addresses: Mapping[str, str],
+        metrics: Metrics,
+        times: AmiTimes | None = None,
     ) -> None:
         super().__init__(nodes, addresses)
         self._nodes = nodes
         self._metrics = metrics
+        self._times = times
         self._links: dict[str, AmiLink] = {}
+        self._recovery: Recovery | None = None
+        self._keepers: dict[str, asyncio.Task[None]] = {}
+        self._to_end: dict[str, set[str]] = {}
+        self._looks = {node.name: asyncio.Event() for node in nodes}
 
     def up(self, node: str) -> bool:
         """Whether what happens on that node is heard now."""
@@ -97,17 +118,97 @@ class AmiLinks(ConfiguredLinks):
         """The nodes whose link is down."""
         return [node.name for node in self._nodes if not self.up(node.name)]
 
-    async def start(self, events: LegEvents) -> None:
-        """Connect to every node and keep connected; what is heard goes to `events`."""
+    async def start(self, events: LegEvents, recovery: Recovery) -> None:
+        """Connect to every node and keep connected; what is heard goes to `events`, and after
+        each time of silence `recovery` finds out what was missed."""
+        self._recovery = recovery
         for node in self._nodes:
             self._metrics.ami_up.labels(node.name).set(0)
-            link = AmiLink(node, events, now_ms, on_change=self._changed)
+            link = AmiLink(node, events, now_ms, times=self._times, on_change=self._changed)
             self._links[node.name] = link
             await link.start()
 
+    async def end(self, node: str, uniqueid: str) -> None:
+        """End a channel, if it is there; as soon as the server can be reached, if not now."""
+        link = self._links.get(node)
+        if link is None:  # not one of ours, or not started yet
+            self._end_later(node, uniqueid)
+            return
+        extra = {"node": node, "uniqueid": uniqueid}
+        try:
+            if await link.hangup(uniqueid):
+                log.warning("leg without money ended", extra={"action": "leg_ended", **extra})
+        except AmiError as error:
+            failed = {"action": "leg_not_ended", "error": str(error), **extra}
+            log.error("leg without money not ended", extra=failed)
+            if not isinstance(error, AmiRejectedError):
+                self._end_later(node, uniqueid)
+
+    def look(self, node: str) -> None:
+        """Compare the open calls of a node with what lives there, as soon as its link is up."""
+        if node in self._looks:
+            self._looks[node].set()
+
+    def _end_later(self, node: str, uniqueid: str) -> None:
+        if self.configured(node):
+            self._to_end.setdefault(node, set()).add(uniqueid)
+
     async def stop(self) -> None:
         """Close all links."""
+        for task in self._keepers.values():
+            task.cancel()
+        await asyncio.gather(*self._keepers.values(), return_exceptions=True)
         await asyncio.gather(*(link.stop() for link in self._links.values()))
 
     def _changed(self, link: AmiLink) -> None:
-        self._metrics.ami_up.labels(link.node.name).set(1 if link.up else 0)
+        name = link.node.name
+        self._metrics.ami_up.labels(name).set(1 if link.up else 0)
+        keeper = self._keepers.pop(name, None)
+        if keeper is not None:
+            keeper.cancel()
+        if link.up and self._recovery is not None:
+            keep = self._keep_up_to_date(link, self._recovery)
+            self._keepers[name] = asyncio.create_task(keep, name=f"recovery {name}")
+
+    async def _keep_up_to_date(self, link: AmiLink, recovery: Recovery) -> None:
+        """As long as the link is up: find out what was missed, then note what has been heard, and
+        look again when asked to."""
+        to_end = self._to_end.get(link.node.name, set())
+        for uniqueid in sorted(to_end):
+            to_end.discard(uniqueid)
+            await self.end(link.node.name, uniqueid)
+        look = self._looks[link.node.name]
+        look.set()
+        while True:
+            if await _is_set(look, HEARD_SECONDS):
+                look.clear()
+                if not await _recovered(link, recovery):
+                    look.set()
+                    await asyncio.sleep(RECOVERY_RETRY_SECONDS)
+            elif link.state.heard_until_ms is not None:
+                recovery.heard(link.node.name, link.state.heard_until_ms)
+
+
+async def _is_set(event: asyncio.Event, seconds: float) -> bool:
+    """Whether an event is set, now or within so many seconds."""
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return event.is_set()
+    return True
+
+
+async def _recovered(link: AmiLink, recovery: Recovery) -> bool:
+    """Whether it was found out what was missed."""
+    extra = {"action": "recovery_failed", "node": link.node.name}
+    try:
+        await recovery.recover(link.node.name, link)
+    except AstcreditError as error:
+        log.warning("recovery failed, it is tried again", extra={**extra, "error": str(error)})
+    except Exception:
+        # Without it calls would stay open, and nothing heard would be noted: never given up.
+        log.exception("recovery failed, it is tried again", extra=extra)
+    else:
+        return True
+    return False

@@ -106,6 +106,21 @@ class Metrics:
         self.ami_up = Gauge(
             "astcredit_ami_up", "1 while the node's AMI link is good", ["node"], registry=registry
         )
+        self._add_mails(registry)
+
+    def _add_mails(self, registry: CollectorRegistry) -> None:
+        self.mails = Counter(
+            "astcredit_mails",
+            "Attempts to send a notification, by what came of it; waiting: tried again later",
+            ["status"],
+            registry=registry,
+        )
+        self.outbox = Gauge(
+            "astcredit_outbox",
+            "Notifications that are not sent, by status",
+            ["status"],
+            registry=registry,
+        )
 
     def count_agi(self, script: str, outcome: str, seconds: float) -> None:
         """An AGI connection ended. `script` as it came from the network."""

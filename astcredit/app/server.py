@@ -15,6 +15,7 @@ import uvloop
 from astcredit.app.clock import now_ms
 from astcredit.app.core import Core, open_core
 from astcredit.app.links import AmiLinks, addresses_of, parse_nodes
+from astcredit.app.mailer import post_office
 from astcredit.app.metrics import Metrics, MetricsServer
 from astcredit.app.observers import MetricsObserver
 from astcredit.app.settings import Settings
@@ -22,6 +23,7 @@ from astcredit.asterisk.fastagi import FastAgiServer, Limits
 from astcredit.asterisk.scripts import Scripts
 from astcredit.service.errors import RefusedError, StorageError
 from astcredit.service.ids import CallIds
+from astcredit.service.recovery import Recovery
 from astcredit.storage.schema import missing
 
 log = logging.getLogger(__name__)
@@ -97,7 +99,7 @@ async def running(settings: Settings) -> AsyncIterator[FastAgiServer]:
     observer = MetricsObserver(metrics)
     links = AmiLinks(nodes, await addresses_of(nodes), metrics)
     health = Health(observer, links)
-    async with open_core(settings, links, observer) as core:
+    async with open_core(settings, links, observer, links) as core:
         await _check_schema(core)
         scripts = Scripts(core.controller, new_call_id=CallIds(now_ms), now_ms=now_ms)
         server = FastAgiServer(
@@ -106,6 +108,7 @@ async def running(settings: Settings) -> AsyncIterator[FastAgiServer]:
         async with (
             _metrics_server(settings, metrics, health),
             _housekeeping(core, health),
+            post_office(settings, metrics),
             _links_up(links, core),
             _listening(server, settings),
         ):
@@ -143,7 +146,8 @@ async def _listening(server: FastAgiServer, settings: Settings) -> AsyncIterator
 
 @asynccontextmanager
 async def _links_up(links: AmiLinks, core: Core) -> AsyncIterator[None]:
-    await links.start(core.controller)
+    controller = core.controller
+    await links.start(controller, Recovery(core.books, controller.submit))
     try:
         yield
     finally:

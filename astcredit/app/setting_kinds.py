@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
+from astcredit.domain import notices
+
 T = TypeVar("T")
 
 Raw: TypeAlias = object
@@ -23,6 +25,9 @@ _FLAGS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0"
 _ADDRESS = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9_.-]+)):([0-9]{1,5})", re.ASCII)
 _DATABASE = re.compile(r"sqlite:///.+|mysql://[^/]+/[^/?]+(?:\?.*)?", re.ASCII | re.DOTALL)
 _HIGHEST_PORT = 65_535
+
+HIDDEN = "***"
+"""What is shown in place of a secret."""
 
 
 class HostPort(NamedTuple):
@@ -37,10 +42,14 @@ class HostPort(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Kind(Generic[T]):
-    """A kind of value: `parse` reads one, `expects` says what a person should have written."""
+    """A kind of value: `parse` reads one, `expects` says what a person should have written.
+
+    `hidden`: the whole value is a secret, and not only a password within an address.
+    """
 
     expects: str
     parse: Callable[[Raw], T]
+    hidden: bool = False
 
 
 def whole(low: int, high: int) -> Kind[int]:
@@ -103,6 +112,72 @@ def digits_list(most: int) -> Kind[tuple[str, ...]]:
     return Kind(f"numbers of 1 to {most} digits, separated by commas", parse)
 
 
+def percents() -> Kind[tuple[int, ...]]:
+    """Percentages, perhaps none, in rising order."""
+
+    def parse(raw: Raw) -> tuple[int, ...]:
+        values = [str(value) for value in raw] if isinstance(raw, list) else list(_texts(raw))
+        if not all(re.fullmatch(r"[0-9]{1,3}", value, re.ASCII) for value in values):
+            raise ValueError
+        percents = tuple(map(int, values))
+        if list(percents) != sorted(set(percents)) or not all(1 <= p <= 100 for p in percents):
+            raise ValueError
+        return percents
+
+    return Kind('percentages from 1 to 100, rising, separated by commas, "" for none', parse)
+
+
+def asterisk_name() -> Kind[str]:
+    """A name that Asterisk has for something: of an endpoint, a peer, a section."""
+
+    def parse(raw: Raw) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9_.-]{1,80}", text := _text(raw), re.ASCII):
+            raise ValueError
+        return text
+
+    return Kind("1 to 80 letters, digits and _ . -", parse)
+
+
+def line(most: int) -> Kind[str]:
+    """One line of text, perhaps empty."""
+
+    def parse(raw: Raw) -> str:
+        if len(text := _text(raw)) > most or not text.isprintable():
+            raise ValueError
+        return text
+
+    return Kind(f'up to {most} printable characters, "" for none', parse)
+
+
+def password() -> Kind[str]:
+    """A password, perhaps none; shown nowhere, and spaces around it count."""
+
+    def parse(raw: Raw) -> str:
+        if not isinstance(raw, str) or not raw.isprintable():
+            raise ValueError
+        return raw
+
+    return Kind("printable characters", parse, hidden=True)
+
+
+def mail_address() -> Kind[str]:
+    """An address of a mailbox, perhaps none."""
+
+    def parse(raw: Raw) -> str:
+        return notices.mail_address(text) if (text := _text(raw)) else ""
+
+    return Kind('an address as anna@example.com, "" for none', parse)
+
+
+def mail_addresses() -> Kind[tuple[str, ...]]:
+    """Addresses of mailboxes, perhaps none."""
+
+    def parse(raw: Raw) -> tuple[str, ...]:
+        return tuple(map(notices.mail_address, _texts(raw)))
+
+    return Kind("addresses as anna@example.com, separated by commas", parse)
+
+
 def address() -> Kind[HostPort]:
     """A TCP address to listen on."""
     return Kind("HOST:PORT or [IPV6]:PORT", _address)
@@ -154,7 +229,7 @@ def hide_secrets(text: str) -> str:
     scheme, separator, rest = text.partition("://")
     login, at, place = rest.rpartition("@")
     user, colon, _ = login.partition(":")
-    return f"{scheme}{separator}{user}{':***' if colon else ''}{at}{place}"
+    return f"{scheme}{separator}{user}{f':{HIDDEN}' if colon else ''}{at}{place}"
 
 
 def has_secret(text: str) -> bool:

@@ -141,6 +141,27 @@ class NumbersSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class QuotaSettings:
+    thresholds: tuple[int, ...] = _setting(
+        kinds.percents(),
+        "80,100",
+        "When so much of a quota is spent, client and administrator are told, once each; 100: also "
+        "when a call is refused.",
+        unit="%",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingSettings:
+    pjsip_endpoint: str = _setting(
+        kinds.asterisk_name(),
+        "astcredit-carrier",
+        "The PJSIP endpoint through which terminators are dialled that have a host and no proxy; "
+        "dialplan/pjsip.conf has it.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class BatchSettings:
     max_operations: int = _setting(
         kinds.whole(1, 1_024), "256", "The most requests that go into one database transaction."
@@ -169,6 +190,45 @@ class CatalogSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class MailSettings:
+    server: HostPort | None = _setting(
+        kinds.optional_address(),
+        "",
+        "The SMTP server for notifications. Without one they wait in the outbox.",
+    )
+    tls: str = _setting(
+        kinds.word("none", "starttls", "tls"),
+        "starttls",
+        "starttls (port 25 or 587) and tls (port 465) encrypt, and check the server's certificate; "
+        "none does not.",
+    )
+    ca_file: str = _setting(
+        kinds.line(1_000),
+        "",
+        "A PEM file with the certificates that are trusted, in place of the system's.",
+    )
+    user: str = _setting(kinds.line(200), "", "The login name; empty: no login.")
+    password: str = _setting(kinds.password(), "", "The password that belongs to it.", secret=True)
+    sender: str = _setting(
+        kinds.mail_address(),
+        "",
+        "Where notifications come from, and what cannot be delivered goes to. Needed with a "
+        "server.",
+    )
+    sender_name: str = _setting(kinds.line(80), "", "The name beside the sender's address.")
+    admin: tuple[str, ...] = _setting(
+        kinds.mail_addresses(), "", "Who is told what administrators are told."
+    )
+    timeout_seconds: int = _setting(
+        kinds.whole(5, 300),
+        "120",
+        "The longest that the server may take for one mail. A mail that it took and did not "
+        "confirm in this time is not sent again by itself.",
+        unit="s",
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """All settings. `Settings()` is what holds when nothing is configured.
 
@@ -182,9 +242,12 @@ class Settings:
     metrics: MetricsSettings = MetricsSettings()
     call: CallSettings = CallSettings()
     numbers: NumbersSettings = NumbersSettings()
+    routing: RoutingSettings = RoutingSettings()
+    quota: QuotaSettings = QuotaSettings()
     batch: BatchSettings = BatchSettings()
     log: LogSettings = LogSettings()
     catalog: CatalogSettings = CatalogSettings()
+    mail: MailSettings = MailSettings()
     config_path: Path | None = None
     origins: Mapping[str, str] = field(
         default_factory=lambda: MappingProxyType({}), repr=False, compare=False
@@ -220,7 +283,13 @@ class Setting:
         if isinstance(value, bool):
             return "true" if value else "false"
         text = "" if value is None else str(value)
+        if self.kind.hidden:
+            return kinds.HIDDEN if text else ""
         return kinds.hide_secrets(text) if self.secret else text
+
+    def holds_secret(self, text: str) -> bool:
+        """Whether a value as it was given has something that not everybody may read."""
+        return self.secret and (bool(text) if self.kind.hidden else kinds.has_secret(text))
 
 
 def _settings() -> Iterator[Setting]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from astcredit.app.setting_kinds import HostPort, Raw, has_secret
+from astcredit.app.setting_kinds import HostPort, Raw
 from astcredit.app.setting_sections import (
     PREFIX,
     SETTINGS,
@@ -29,6 +29,7 @@ from astcredit.app.setting_sections import (
     DatabaseSettings,
     FastAgiSettings,
     LogSettings,
+    MailSettings,
     MetricsSettings,
     NumbersSettings,
     Setting,
@@ -47,6 +48,7 @@ __all__ = [
     "FastAgiSettings",
     "HostPort",
     "LogSettings",
+    "MailSettings",
     "MetricsSettings",
     "NumbersSettings",
     "Setting",
@@ -198,7 +200,7 @@ def _from_file(path: Path) -> dict[str, _Given]:
                 f"{_nearest(name, known)}"
             )
         given[name] = _Given(raw, str(path))
-        if mode & _OTHERS_MAY and known[name].secret and has_secret(str(raw)):
+        if mode & _OTHERS_MAY and known[name].holds_secret(str(raw)):
             raise SettingsError(
                 f"{path}: {name} holds a secret and every user of this machine can read or change "
                 f"it: chmod 640 {shlex.quote(str(path))}"

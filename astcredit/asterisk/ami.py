@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -31,7 +32,7 @@ from astcredit.asterisk.ami_session import (
 )
 from astcredit.asterisk.legs import LegTracker, Seen, call_variable
 from astcredit.domain.calls import LegAnswered
-from astcredit.service.ports import LegEvents
+from astcredit.service.ports import LegEvents, LiveChannel
 
 __all__ = [
     "AmiError",
@@ -65,6 +66,11 @@ Answers to actions pass any filter."""
 NORMAL_CLEARING: Final = 16
 """Q.850: the call is ended because one of the users has asked for it."""
 
+SHORTEST_LIMIT: Final = 0.1
+"""Seconds: Asterisk takes a timeout of 0 for none."""
+
+_EPOCH = re.compile(r"([0-9]{9,12})\.([0-9]{1,9})")
+_LEG = re.compile(r"AC_LEG=([0-9A-Za-z]{1,64})/([0-9.]{0,24})")
 _NUMBER = re.compile(r"[0-9]{1,10}")
 _DURATION = re.compile(r"([0-9]{1,6}):([0-9]{2}):([0-9]{2})")
 
@@ -86,35 +92,23 @@ class LinkPhase(StrEnum):
 class LinkState:
     """What is known of a link now. What comes from Asterisk is that of the last time it was up.
 
-    `since_ms` is when the phase began, `reason` why the link is down. `asterisk_started` is the
-    start of Asterisk in its own words (CoreStatus, no time zone): compare it, do not read it; when
-    it has changed, every earlier channel is gone. `asterisk_started_ms` is that instant to a
-    second or so, None where Asterisk did not (yet) say for how long it has been up.
+    `since_ms` is when the phase began, `reason` why the link is down. `heard_until_ms`: what
+    happened until then, by Asterisk's clock, has been heard, for Asterisk answered a question that
+    was sent then. `asterisk_started` is the start of Asterisk in its own words (CoreStatus, no time
+    zone): compare it, do not read it; when it has changed, every earlier channel is gone.
+    `asterisk_started_ms` is that instant to a second or so, None where Asterisk did not (yet) say
+    for how long it has been up.
     """
 
     phase: LinkPhase
     since_ms: int
     reason: str = ""
     last_event_ms: int | None = None
+    heard_until_ms: int | None = None
     version: str = ""
     system_name: str = ""
     asterisk_started: str = ""
     asterisk_started_ms: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class LiveChannel:
-    """A channel that Asterisk says is up. `seconds` is its age, `call_id` its AC_CALL if it has
-    one and manager.conf has `channelvars=AC_CALL`."""
-
-    name: str
-    uniqueid: str
-    linkedid: str
-    accountcode: str
-    state: str
-    seconds: int | None
-    call_id: str
-    bridge_id: str
 
 
 class AmiLink:
@@ -143,6 +137,7 @@ class AmiLink:
         self._task: asyncio.Task[None] | None = None
         self._up = asyncio.Event()
         self._last_event_ms: int | None = None
+        self._heard_until_ms: int | None = None
         self._started_ms: int | None = None
         self._state = LinkState(LinkPhase.DOWN, now_ms(), "not started")
 
@@ -151,6 +146,7 @@ class AmiLink:
         return replace(
             self._state,
             last_event_ms=self._last_event_ms,
+            heard_until_ms=self._heard_until_ms,
             asterisk_started_ms=self._started_ms,
         )
 
@@ -203,6 +199,56 @@ class AmiLink:
             raise
         return True
 
+    async def now_ms(self) -> int:
+        """The time by Asterisk's clock, as it was when it was asked. Raises AmiError."""
+        return await self._asterisk_ms(self._live_session())
+
+    async def limit(self, channel: LiveChannel, seconds: float) -> bool:
+        """End a channel after so many seconds from now, whatever happens to it meanwhile; False if
+        Asterisk does not: it is not there any more, or the manager user may not ask.
+
+        Asterisk's AbsoluteTimeout: it stays with the channel through transfers, and a later one
+        takes the place of an earlier. Raises AmiLostError.
+        """
+        timeout = f"{max(seconds, SHORTEST_LIMIT):.3f}"
+        # By its unique id: a name may hold what a stranger dialled.
+        values = {"Channel": channel.uniqueid, "Timeout": timeout}
+        try:
+            await self._live_session().request("AbsoluteTimeout", values)
+        except AmiRejectedError:
+            return False
+        return True
+
+    async def answered_at_ms(self, leg: LiveChannel) -> int | None:
+        """When a leg was answered, by its own CDR; None if Asterisk does not (any more) know.
+
+        The calling channel's CDR would count from its own answer, which may be long before. A leg
+        that was transferred has a new CDR, which begins at that moment as answered. Raises
+        AmiLostError.
+        """
+        started = await self._cdr_instant(leg, "start")
+        answered = await self._cdr_instant(leg, "answer")
+        return None if started is None or answered is None or answered == started else answered
+
+    async def _cdr_instant(self, channel: LiveChannel, what: str) -> int | None:
+        values = {"Channel": channel.uniqueid, "Variable": f"CDR({what},u)"}
+        try:
+            reply = await self._live_session().request("Getvar", values)
+        except AmiRejectedError:
+            return None
+        return _epoch_ms(text_of(reply, "Value"))
+
+    async def _asterisk_ms(self, session: AmiSession) -> int:
+        """Asterisk's time when it was asked at the latest: what it had sent until then is here. Its
+        answer names its time; one that does not is taken to have this machine's clock."""
+        loop = asyncio.get_running_loop()
+        asked, asked_at_ms = loop.time(), self._now_ms()
+        reply = await session.request("Ping", seconds=self._times.ping_reply)
+        answered_at_ms = _epoch_ms(text_of(reply, "Timestamp"))
+        if answered_at_ms is None:
+            return asked_at_ms
+        return answered_at_ms - math.ceil((loop.time() - asked) * 1000)
+
     def _live_session(self) -> AmiSession:
         if self._session is None or not self.up:
             raise AmiLostError(f"the AMI link to {self.node.name} is down")
@@ -225,6 +271,7 @@ class AmiLink:
 
     async def _serve(self) -> None:
         """One connection, from its beginning to its end, which is always an exception."""
+        self._heard_until_ms = None
         self._started_ms = None  # Asterisk says it again, after the login or when it has booted
         known = self._tracker.known()
         session = AmiSession(self.node, self._on_event, self._times)
@@ -279,7 +326,7 @@ class AmiLink:
 
     async def _watch(self, session: AmiSession) -> None:
         while not await _happens(session.closed, self._times.ping):
-            await session.request("Ping", seconds=self._times.ping_reply)
+            self._heard_until_ms = await self._asterisk_ms(session)
         raise AmiLostError(session.reason)
 
     def _on_event(self, event: Headers) -> None:
@@ -344,6 +391,7 @@ async def _live_channels(session: AmiSession) -> list[LiveChannel]:
 def _live_channel(item: Headers) -> LiveChannel:
     age = _DURATION.fullmatch(text_of(item, "Duration"))
     hours, minutes, seconds = map(int, age.groups()) if age else (0, 0, 0)
+    leg = _leg_variable(item)
     return LiveChannel(
         name=text_of(item, "Channel"),
         uniqueid=text_of(item, "Uniqueid"),
@@ -353,7 +401,22 @@ def _live_channel(item: Headers) -> LiveChannel:
         seconds=hours * 3600 + minutes * 60 + seconds if age else None,
         call_id=call_variable({name.lower(): value for name, value in item.items()}),
         bridge_id=text_of(item, "BridgeId"),
+        leg_of=leg[1] if leg else "",
+        answered_at_ms=_epoch_ms(leg[2]) if leg else None,
     )
+
+
+def _leg_variable(item: Headers) -> re.Match[str] | None:
+    """What the dialplan noted on an outbound leg when it was answered: AC_LEG=CALL/ANSWER."""
+    variables = item.get("ChanVariable", [])
+    texts = [variables] if isinstance(variables, str) else variables
+    return next(filter(None, map(_LEG.fullmatch, texts)), None)
+
+
+def _epoch_ms(text: str) -> int | None:
+    """Seconds since 1970 with a fraction, in ms; None for another text."""
+    match = _EPOCH.fullmatch(text)
+    return int(match[1]) * 1000 + int(match[2][:3].ljust(3, "0")) if match else None
 
 
 async def _happens(event: asyncio.Event, seconds: float) -> bool:

@@ -26,10 +26,7 @@ then DialBegin U→E … as above. U is one call all the time; if E fails too, E
 Two legs forked by Dial(D&E): two DialBegin, then `DialEnd U→D CANCEL` *before*
 `DialEnd U→E ANSWER`, then Hangup D cause 26 (answered elsewhere).
 
-The carrier redirects (SIP 302): `DialEnd U→D CANCEL` with a header Forward, then
-`DialBegin U→Local/…;1`: a further leg of U.
-
-Blind transfer, the reason for all this: U is gone while D costs money, and D dials by itself.
+Blind transfer: U is gone while D costs money, and D dials by itself.
 
     DialEnd    U→D ANSWER          LegAnswered(U, D)
     Hangup     U                   ChannelEnded(U)      settles nothing: U is no outbound leg
@@ -38,71 +35,123 @@ Blind transfer, the reason for all this: U is gone while D costs money, and D di
     Hangup     E                   ChannelEnded(E)      settles the call that D made
     Hangup     D                   ChannelEnded(D)      settles the call that U made
 
-A Local channel is a leg like any other. Dial(Local/x) gives `DialBegin U→Local;1`, and the
-dialplan at its far end gives `DialBegin Local;2→D`, each with its own answer. Local channels may be
-optimised away while the call goes on, which hangs up Local;1: whoever authorizes a call must
-do it on the channel that dials the trunk itself (Local;2), or dial the Local channel with `/n`.
+Attended transfer: U and V are calls of one telephone, to D and to E. Both U and V hang up in the
+middle, D and E talk to one another and end when they end; there are no other events.
 
 A Dial that finds no channel to dial (unknown trunk) sends no dial event at all: only the
 caller's hangup, whose own cause then tells why.
+
+Local channels
+--------------
+A Local channel is no carrier's leg. It has two ends, L1 (its name ends in `;1`), which is dialled,
+and L2 (`;2`), where a dialplan runs that may dial in turn:
+
+    DialBegin  U→L1
+    DialBegin  L2→D                these two come in either order
+    DialEnd    L2→D ANSWER
+    DialEnd    U→L1 ANSWER         LegAnswered(U, D), answered when D was
+
+So D is U's leg, unless L2 made a call of its own (it has its own AC_CALL): then that call has the
+leg, LegAnswered(L2, D), and U's call has none; U ends as FORWARDED, which releases it. Through
+several Local channels in a row D belongs to the nearest that made a call, or else to U. D counts
+as answered for U when all between them have answered: of Dial(Local/a&Local/b) one does. L2 may
+also answer first and dial later.
+
+A carrier that redirects (SIP 302) leads to a Local channel, too: `DialEnd U→D CANCEL` with a header
+Forward, then `DialBegin U→L1`.
+
+When people talk Asterisk takes Local channels out of the way ("optimises" them, unless dialled with
+`/n`): L1 and L2 hang up, U and D go on.
+
+Where events do not tell AC_CALL (no `channelvars=AC_CALL` in manager.conf) L2 is taken to have made
+a call of its own.
 
 The rules
 ---------
 Every Hangup is reported unless the channel is known to be a leg that was not answered: after
 a restart this tracker knows nothing, but the database does, and finds whether it matters.
 Nothing is kept for a channel after its Hangup.
-
-An event in which a header counts that stands there twice is not believed: Asterisk writes each
-once, and a line break in a caller's number (which it does not remove) can add one.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
+from astcredit.asterisk.dial_events import (
+    ANSWER,
+    DialEvent,
+    HeaderValue,
+    TamperedError,
+    call_variable,
+    read_event,
+)
 from astcredit.domain.calls import ChannelEnded, LegAnswered
 
-HeaderValue = str | list[str]
-"""A header's text, or several where the header was repeated in one event."""
+__all__ = ["FORWARDED", "HeaderValue", "LegTracker", "Seen", "call_variable"]
 
 Seen = LegAnswered | ChannelEnded
 
-CALL_VARIABLE: Final = "AC_CALL"
-"""The channel variable with the call's id; manager.conf's `channelvars` puts it in events."""
+FORWARDED: Final = "FORWARDED"
+"""In place of ANSWER: whom a Local channel led to, another call pays for. Not a word of Dial's."""
 
 MAX_TRACKED: Final = 100_000
-"""Callers, and legs, remembered at most. Far above what one Asterisk carries (some thousands
-of channels); it only bounds memory, to some 30 MB, if hangups should get lost for weeks."""
+"""Callers, legs and Local channels remembered at most. Far above what one Asterisk carries (some
+thousands of channels); it only bounds memory, to some 50 MB, if hangups get lost for weeks."""
 
-ANSWER: Final = "ANSWER"
-
-_SINGLE: Final = ("event", "timestamp", "uniqueid", "destuniqueid", "dialstatus", "cause")
-
-_TIMESTAMP = re.compile(r"([0-9]{1,12})\.([0-9]{1,6})")
-_SERIAL = re.compile(r"-[0-9a-fA-F]+(?:;[12])?$")
-_CAUSE = re.compile(r"[0-9]{1,3}")
+MOST_HOPS: Final = 50
+"""Local channels in a row: a dialplan has two or three. It bounds what an event can cost."""
 
 _V = TypeVar("_V")
 
 
+@dataclass(frozen=True, slots=True)
+class _Carrier:
+    """A carrier's leg that was answered."""
+
+    uniqueid: str
+    trunk: str
+    answered_at_ms: int
+
+
 @dataclass(slots=True)
 class _Caller:
-    """A channel that dials: how its newest attempt goes."""
+    """A channel that dials: how its newest attempt goes.
+
+    `local` is the Local channel whose far end it is, `own_call` its AC_CALL (None: not told),
+    `carrier` the leg at the end of the Local channels that answered, or its own.
+    """
 
     dialed_at_ms: int | None
+    local: str
+    own_call: str | None = None
+    call_id: str = ""
     dialstatus: str = ""
     cause: int = 0
+    carrier: _Carrier | None = None
+
+    @property
+    def answered(self) -> bool:
+        return self.dialstatus in (ANSWER, FORWARDED)
 
 
 @dataclass(slots=True)
 class _Leg:
-    """A channel that is dialled. `dialstatus` is empty as long as it rings."""
+    """A channel that is dialled. `dialstatus` is empty as long as it rings; `local` is the Local
+    channel whose near end it is."""
 
     caller: str
+    local: str
     dialstatus: str = ""
+
+
+@dataclass(slots=True)
+class _Local:
+    """A Local channel: the unique ids of its ends, empty where not known or gone."""
+
+    near: str = ""
+    far: str = ""
 
 
 class LegTracker:
@@ -118,6 +167,7 @@ class LegTracker:
         self.tampered = 0
         self._callers: dict[str, _Caller] = {}
         self._legs: dict[str, _Leg] = {}
+        self._locals: dict[str, _Local] = {}
 
     def feed(self, event: Mapping[str, HeaderValue], received_ms: int) -> list[Seen]:
         """Take the next event; return what it means for calls, often nothing.
@@ -125,128 +175,194 @@ class LegTracker:
         Header names are compared without regard to case. Times are Asterisk's own
         (`timestampevents=yes` in manager.conf), else `received_ms`, in ms since 1970.
         """
-        headers = {name.lower(): value for name, value in event.items()}
-        if any(isinstance(headers.get(name), list) for name in _SINGLE):
+        try:
+            read = read_event(event, received_ms)
+        except TamperedError:
             self.tampered += 1
             return []
-        at_ms = _event_ms(headers, received_ms)
-        match _text(headers, "event").lower():
-            case "dialbegin":
-                self._dial_begin(headers, at_ms)
-            case "dialend":
-                return self._dial_end(headers, at_ms)
-            case "hangup":
-                return self._hangup(headers, at_ms)
-        return []
+        if read is None:
+            return []
+        if read.kind == "hangup":
+            return [*self._hangup(read)]
+        if not read.leg.uniqueid:
+            return []
+        if read.kind == "dialbegin":
+            self._dial_begin(read)
+            return []
+        return [*self._dial_end(read)]
 
     def known(self) -> frozenset[str]:
         """Unique ids of all channels about which something is remembered."""
-        return frozenset(self._callers) | frozenset(self._legs)
+        ends = {end for local in self._locals.values() for end in (local.near, local.far) if end}
+        return frozenset(self._callers) | frozenset(self._legs) | ends
 
     def forget(self, uniqueids: Iterable[str]) -> None:
         """Drop what is remembered of channels whose Hangup will not come any more."""
-        for uniqueid in uniqueids:
+        gone = frozenset(uniqueids)
+        for uniqueid in gone:
             self._callers.pop(uniqueid, None)
             self._legs.pop(uniqueid, None)
+        for name, local in list(self._locals.items()):
+            self._leave(name, local, gone)
 
-    def _dial_begin(self, headers: Mapping[str, HeaderValue], at_ms: int) -> None:
-        uniqueid, leg_uniqueid = _text(headers, "uniqueid"), _text(headers, "destuniqueid")
-        if not uniqueid or not leg_uniqueid:
-            return  # Originate dials without a caller: nobody asked for credit
-        caller = self._callers.get(uniqueid)
-        if caller is None or caller.dialstatus == ANSWER:
+    # ---- the three events
+
+    def _dial_begin(self, event: DialEvent) -> None:
+        caller = self._callers.get(event.channel.uniqueid)
+        if caller is None or caller.answered:
             # After an answered attempt a new one belongs to another call of the channel.
-            self._remember(self._callers, uniqueid, _Caller(at_ms))
-        self._remember(self._legs, leg_uniqueid, _Leg(uniqueid))
+            self._new_caller(event, event.at_ms)
+        self._new_leg(event)
 
-    def _dial_end(self, headers: Mapping[str, HeaderValue], at_ms: int) -> list[Seen]:
-        uniqueid, leg_uniqueid = _text(headers, "uniqueid"), _text(headers, "destuniqueid")
-        if not uniqueid or not leg_uniqueid:
-            return []
-        dialstatus = _text(headers, "dialstatus").upper()
-        self._remember(self._legs, leg_uniqueid, _Leg(uniqueid, dialstatus))
+    def _dial_end(self, event: DialEvent) -> list[LegAnswered]:
+        uniqueid = event.channel.uniqueid
         caller = self._callers.get(uniqueid)
         if caller is None:  # its DialBegin was before our time
-            caller = _Caller(None)
-            self._remember(self._callers, uniqueid, caller)
-        if dialstatus != ANSWER:
-            if caller.dialstatus != ANSWER:
-                caller.dialstatus = dialstatus
+            caller = self._new_caller(event, None)
+        self._new_leg(event)
+        if event.dialstatus != ANSWER:
+            if not caller.answered:
+                caller.dialstatus = event.dialstatus
             return []
-        caller.dialstatus, caller.cause = ANSWER, 0
-        return [
-            LegAnswered(
-                node=self._node,
-                caller_uniqueid=uniqueid,
-                leg_uniqueid=leg_uniqueid,
-                answered_at_ms=at_ms,
-                call_id=call_variable(headers),
-                trunk=_trunk(_text(headers, "destchannel")),
-                dialed_at_ms=caller.dialed_at_ms,
-            )
-        ]
+        if event.leg.near:
+            return self._local_answered(uniqueid, caller, event.leg.near)
+        leg = _Carrier(event.leg.uniqueid, event.leg.trunk, event.at_ms)
+        return self._rise(uniqueid, leg)
 
-    def _hangup(self, headers: Mapping[str, HeaderValue], at_ms: int) -> list[Seen]:
-        uniqueid, cause = _text(headers, "uniqueid"), _cause(headers)
-        if not uniqueid:
-            return []
-        caller, leg = self._callers.pop(uniqueid, None), self._legs.pop(uniqueid, None)
-        if leg is not None and leg.dialstatus != ANSWER:
+    def _hangup(self, event: DialEvent) -> list[ChannelEnded]:
+        uniqueid, cause = event.channel.uniqueid, event.cause
+        leg = self._legs.get(uniqueid)
+        if leg is not None and leg.dialstatus != ANSWER and cause:
             self._note_failure(leg.caller, cause)
-            if leg.dialstatus and caller is None:
-                return []
+        caller = self._drop(uniqueid)
+        if leg is not None and leg.dialstatus not in ("", ANSWER) and caller is None:
+            return []
         if caller is not None:
             # The leg that failed knows why; the caller's own cause is a copy, if it is set.
             dialstatus, cause = caller.dialstatus, caller.cause or cause
         else:
             dialstatus = leg.dialstatus if leg is not None else ""
         dialed_at_ms = caller.dialed_at_ms if caller is not None else None
-        return [ChannelEnded(self._node, uniqueid, at_ms, cause, dialstatus, dialed_at_ms)]
+        return [ChannelEnded(self._node, uniqueid, event.at_ms, cause, dialstatus, dialed_at_ms)]
 
-    def _note_failure(self, caller_uniqueid: str, cause: int) -> None:
-        caller = self._callers.get(caller_uniqueid)
-        if caller is not None and caller.dialstatus != ANSWER and cause:
+    # ---- from the carrier's leg up to who pays for it
+
+    def _rise(self, uniqueid: str, leg: _Carrier | None) -> list[LegAnswered]:
+        """The leg that `uniqueid` dialled is answered, and so goes to who dialled `uniqueid`, as
+        far as all have answered. None: it is another call's leg."""
+        for _ in range(MOST_HOPS):
+            caller = self._callers.get(uniqueid)
+            if caller is None:
+                return []
+            caller.carrier, caller.cause = leg, 0
+            caller.dialstatus = ANSWER if leg else FORWARDED
+            above = self._above(caller)
+            if above is None:
+                return [self._answered(uniqueid, caller, leg)] if leg else []
+            if above.dialstatus != ANSWER:
+                return []
+            uniqueid = above.caller
+        return []
+
+    def _local_answered(self, uniqueid: str, caller: _Caller, name: str) -> list[LegAnswered]:
+        """The near end of a Local channel was answered for a caller: is there a leg behind it?"""
+        caller.dialstatus, caller.cause, caller.carrier = ANSWER, 0, None
+        local = self._locals.get(name)
+        far = self._callers.get(local.far) if local is not None else None
+        if far is None:
+            return []
+        if far.dialstatus == FORWARDED or _pays_itself(far, caller):
+            return self._rise(uniqueid, None)
+        if far.carrier is not None and far.carrier.uniqueid in self._legs:
+            return self._rise(uniqueid, far.carrier)
+        return []
+
+    def _above(self, caller: _Caller) -> _Leg | None:
+        """The near end of the Local channel through which somebody else dialled, and pays."""
+        local = self._locals.get(caller.local)
+        near = self._legs.get(local.near) if local is not None else None
+        upper = self._callers.get(near.caller) if near is not None else None
+        return None if upper is None or _pays_itself(caller, upper) else near
+
+    def _note_forwarded(self, far: _Caller) -> None:
+        """A far end makes a call of its own after it has answered for somebody."""
+        local = self._locals.get(far.local)
+        near = self._legs.get(local.near) if local is not None else None
+        if near is None or near.dialstatus != ANSWER:
+            return
+        upper = self._callers.get(near.caller)
+        if upper is not None and upper.carrier is None and _pays_itself(far, upper):
+            self._rise(near.caller, None)
+
+    def _note_failure(self, uniqueid: str, cause: int) -> None:
+        for _ in range(MOST_HOPS):
+            caller = self._callers.get(uniqueid)
+            if caller is None or caller.answered:
+                return
             caller.cause = cause
+            above = self._above(caller)
+            if above is None or above.dialstatus == ANSWER:
+                return
+            uniqueid = above.caller
 
-    def _remember(self, where: dict[str, _V], uniqueid: str, value: _V) -> None:
-        where[uniqueid] = value
+    def _answered(self, uniqueid: str, caller: _Caller, leg: _Carrier) -> LegAnswered:
+        return LegAnswered(
+            node=self._node,
+            caller_uniqueid=uniqueid,
+            leg_uniqueid=leg.uniqueid,
+            answered_at_ms=leg.answered_at_ms,
+            call_id=caller.call_id,
+            trunk=leg.trunk,
+            dialed_at_ms=caller.dialed_at_ms,
+        )
+
+    # ---- memory
+
+    def _new_caller(self, event: DialEvent, dialed_at_ms: int | None) -> _Caller:
+        caller = _Caller(dialed_at_ms, event.channel.far)
+        self._remember(self._callers, event.channel.uniqueid, caller)
+        return caller
+
+    def _new_leg(self, event: DialEvent) -> None:
+        """Note a leg, or what became of it, and what the event tells of its caller."""
+        uniqueid, leg = event.channel.uniqueid, event.leg
+        caller = self._callers[uniqueid]
+        caller.own_call, caller.call_id = event.own_call, event.call_id
+        self._remember(self._legs, leg.uniqueid, _Leg(uniqueid, leg.near, event.dialstatus))
+        if leg.near:
+            self._local(leg.near).near = leg.uniqueid
+        if caller.local:
+            self._local(caller.local).far = uniqueid
+            self._note_forwarded(caller)
+
+    def _local(self, name: str) -> _Local:
+        if name not in self._locals:
+            self._remember(self._locals, name, _Local())
+        return self._locals[name]
+
+    def _drop(self, uniqueid: str) -> _Caller | None:
+        caller, leg = self._callers.pop(uniqueid, None), self._legs.pop(uniqueid, None)
+        for name in (caller.local if caller else "", leg.local if leg else ""):
+            if name in self._locals:
+                self._leave(name, self._locals[name], {uniqueid})
+        return caller
+
+    def _leave(self, name: str, local: _Local, gone: Iterable[str]) -> None:
+        """Some ends of a Local channel have hung up."""
+        local.near = "" if local.near in gone else local.near
+        local.far = "" if local.far in gone else local.far
+        if not local.near and not local.far:
+            del self._locals[name]
+
+    def _remember(self, where: dict[str, _V], key: str, value: _V) -> None:
+        where[key] = value
         if len(where) > self._max_tracked:
             del where[next(iter(where))]  # the oldest: its hangup is the likeliest to be lost
 
 
-def call_variable(headers: Mapping[str, HeaderValue]) -> str:
-    """The call's id from an event with lower-case header names; empty if there is none.
+def _pays_itself(far: _Caller, upper: _Caller) -> bool:
+    """Whether the far end of a Local channel made another call than who dialled the channel.
 
-    The dialling channel's own variable wins: a transferred leg makes a call of its own.
+    A variable that the dialplan lets Local channels inherit is the same call.
     """
-    for header in ("chanvariable", "destchanvariable"):
-        value = headers.get(header, "")
-        for variable in value if isinstance(value, list) else [value]:
-            name, _, text = variable.partition("=")
-            if name == CALL_VARIABLE and text:
-                return text
-    return ""
-
-
-def _text(headers: Mapping[str, HeaderValue], name: str) -> str:
-    value = headers.get(name, "")
-    return value[0] if isinstance(value, list) else value
-
-
-def _event_ms(headers: Mapping[str, HeaderValue], received_ms: int) -> int:
-    """Timestamp is seconds.microseconds; cut to ms, at both ends of a leg alike."""
-    match = _TIMESTAMP.fullmatch(_text(headers, "timestamp"))
-    if match is None:
-        return received_ms
-    seconds, fraction = match.groups()
-    return int(seconds) * 1000 + int(fraction.ljust(6, "0")[:3])
-
-
-def _cause(headers: Mapping[str, HeaderValue]) -> int:
-    text = _text(headers, "cause")
-    return int(text) if _CAUSE.fullmatch(text) else 0
-
-
-def _trunk(channel: str) -> str:
-    """`PJSIP/carrier-0000001a` is a channel of the trunk `PJSIP/carrier`."""
-    return _SERIAL.sub("", channel)
+    return far.own_call is None or (far.own_call != "" and far.own_call != upper.own_call)

@@ -1,12 +1,13 @@
 """The AGI scripts: what a dialplan asks, in FastAGI and classic AGI alike.
 
-    authorize[,NUMBER[,ACCOUNT[,NODE]]]   before Dial: may this call be made, and for how long?
-    next-route[,NODE]                     after a failed attempt: the next route
-    hangup[,NODE]                         in `h`: what became of the call
-    balance[,ACCOUNT]                     AC_BALANCE and AC_AVAILABLE
+    authorize[,NUMBER[,ACCOUNT[,NODE[,SOURCE]]]]   before Dial: may this call be made, how long?
+    next-route[,NODE]                              after a failed attempt: the next route
+    hangup[,NODE]                                  in `h`: what became of the call
+    balance[,ACCOUNT]                              AC_BALANCE and AC_AVAILABLE
 
-An argument that is empty or missing has its default: the channel's extension, its accountcode, the
-node that the connection comes from.
+An argument that is empty or missing has its default: the channel's extension, the account that is
+recognised, the node that the connection comes from, the address from which the signalling of a
+PJSIP channel came.
 
 **The caller waits.** Whatever `CallControl` does, the dialplan has its answer within
 ANSWER_SECONDS, AC_STATUS=ERROR if there is no other. A question that is given up is not cancelled
@@ -26,8 +27,23 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from astcredit.asterisk.agi import AgiError, AgiHungUp, AgiPeerGone, AgiRequest
+from astcredit.asterisk.dial_results import (
+    HANGUP_VARIABLES,
+    ROUTE_VARIABLES,
+    call_id_of,
+    cause_of,
+    dialstatus_of,
+    hangup_report,
+)
 from astcredit.asterisk.variables import UnsafeValue, clean_number, clean_text, exact
-from astcredit.domain.calls import Authorization, AuthStatus, CallRequest, HangupReport
+from astcredit.domain.calls import (
+    Authorization,
+    AuthStatus,
+    CallRequest,
+    Origin,
+    RouteRequest,
+    endpoint_of,
+)
 from astcredit.domain.money import amount_text
 from astcredit.domain.text import printable
 from astcredit.service.errors import AstcreditError, StorageError
@@ -44,24 +60,12 @@ ERROR_CAUSE = 38
 """Q.850 network out of order: the call failed for a reason that is ours."""
 
 LINKEDID = "CHANNEL(linkedid)"
-BILLSEC = "CDR(billsec,f)"
-HANGUP_VARIABLES = (
-    "AC_CALL",
-    BILLSEC,
-    "DIALEDTIME_MS",
-    "HANGUPCAUSE",
-    "DIALSTATUS",
-    "ANSWEREDTIME_MS",
-    "BLINDTRANSFER",
-)
-
-_CALL_ID = re.compile(r"[A-Za-z0-9_.:@-]{1,64}", re.ASCII)
+SOURCE = "CHANNEL(pjsip,remote_addr)"
+"""Where the signalling really came from, as ADDRESS:PORT: no header of the caller's. Asterisk
+knows it of PJSIP channels only, and complains about others."""
+PJSIP = "PJSIP/"
+NEXT_ROUTE = "next-route"
 _NODE = re.compile(r"[A-Za-z0-9_.:-]{1,64}", re.ASCII)
-_DIALSTATUS = re.compile(r"[A-Z]{1,20}", re.ASCII)
-_SECONDS = re.compile(r"([0-9]{1,7})(?:\.([0-9]{1,9}))?", re.ASCII)
-_MILLISECONDS = re.compile(r"[0-9]{1,10}", re.ASCII)
-_CAUSE = re.compile(r"[0-9]{1,3}", re.ASCII)
-_MOST_CHANNEL_NAME = 255
 
 _log = logging.getLogger(__name__)
 _Answer = TypeVar("_Answer")
@@ -155,24 +159,35 @@ class Scripts:
 
     async def _authorize(self, visit: _Visit) -> None:
         request = visit.request
-        found = await visit.session.get_variables([LINKEDID])
+        named = request.argument(3)
+        asks = not named and request.channel.startswith(PJSIP)
+        found = await visit.session.get_variables([LINKEDID, SOURCE] if asks else [LINKEDID])
         call = CallRequest(
             call_id=self._new_call_id(),
             node=visit.node_argument(2),
             uniqueid=request.uniqueid,
             linkedid=found[LINKEDID] or request.uniqueid,
             channel=request.channel,
-            accountcode=request.argument(1) or request.accountcode,
+            accountcode=request.accountcode,
             callerid=request.callerid,
             number=request.argument(0) or request.extension,
+            account=request.argument(1),
+            source=named or found.get(SOURCE, ""),
         )
         await self._answer(visit, self._control.authorize(call), call.call_id)
 
     async def _next_route(self, visit: _Visit) -> None:
-        found = await visit.session.get_variables(["AC_CALL"])
-        call_id = _call_id(found["AC_CALL"])
-        asked = self._control.next_route(visit.node_argument(0), visit.request.uniqueid, call_id)
-        await self._answer(visit, asked, call_id)
+        values = await visit.session.get_variables(ROUTE_VARIABLES)
+        call_id = call_id_of(values["AC_CALL"])
+        asked = RouteRequest(
+            call_id=call_id,
+            node=visit.node_argument(0),
+            uniqueid=visit.request.uniqueid,
+            ask_id=self._new_call_id(),
+            dialstatus=dialstatus_of(values),
+            hangupcause=cause_of(values),
+        )
+        await self._answer(visit, self._control.next_route(asked), call_id)
 
     async def _hangup(self, visit: _Visit) -> None:
         values = await visit.session.get_variables(HANGUP_VARIABLES)
@@ -186,15 +201,26 @@ class Scripts:
         await asked
 
     async def _balance(self, visit: _Visit) -> None:
-        account = visit.request.argument(0) or visit.request.accountcode
+        request = visit.request
+        asks = not request.argument(0) and request.channel.startswith(PJSIP)
+        found = await visit.session.get_variables([SOURCE]) if asks else {}
+        origin = Origin(
+            visit.node,
+            request.argument(0),
+            request.accountcode,
+            endpoint_of(request.channel),
+            found.get(SOURCE, ""),
+            request.callerid,
+        )
         try:
             async with asyncio.timeout_at(visit.deadline):
-                funds = await self._control.funds(account)
+                funds = await self._control.funds(origin, request.extension)
         except (StorageError, TimeoutError) as error:
             _log_failure("balance", "", error)
             values = _no_balance(AuthStatus.ERROR, "the balance cannot be read at the moment")
         else:
-            values = _no_balance(AuthStatus.NOACCOUNT, f"no account {printable(account)}")
+            named = request.argument(0) or request.accountcode
+            values = _no_balance(AuthStatus.NOACCOUNT, f"no account {printable(named)}")
             if funds is not None:
                 values = {
                     "AC_BALANCE": amount_text(funds.balance),
@@ -210,18 +236,18 @@ class Scripts:
         if not await self._in_time(asked, visit.deadline, partial(self._late_answer, call_id)):
             extra = {"action": "agi_late", "script": visit.request.script, "call_id": call_id}
             _log.warning("AGI answer late", extra=extra)
-            await visit.session.set_variables(answer_variables(error_answer(call_id)))
+            await visit.session.set_variables(visit.told(error_answer(call_id)))
             return
         error = _error_of(asked)
         if error is None:
-            await self._deliver(visit.session, asked.result(), call_id)
+            await self._deliver(visit, asked.result(), call_id)
             return
         _log_failure(visit.request.script, call_id, error)
         self._abandon(call_id)  # it may have been committed before it failed
-        await visit.session.set_variables(answer_variables(error_answer(call_id)))
+        await visit.session.set_variables(visit.told(error_answer(call_id)))
         raise ScriptFailed from error
 
-    async def _deliver(self, session: AgiSession, answer: Authorization, call_id: str) -> None:
+    async def _deliver(self, visit: _Visit, answer: Authorization, call_id: str) -> None:
         """Tell the dialplan, or take back the reservation that it will never use.
 
         Asterisk acknowledges the variables before it closes, so a connection that ends without
@@ -229,18 +255,18 @@ class Scripts:
         the reservation stays until the channel's end is reported, for a call must not talk on
         money that was given back.
         """
-        call_id = answer.call_id or call_id
+        session, call_id = visit.session, answer.call_id or call_id
         try:
             if session.hung_up:
                 raise AgiHungUp("hung up before the answer")
-            await session.set_variables(answer_variables(answer, call_id))
+            await session.set_variables(visit.told(answer, call_id))
             if session.hung_up:
                 raise AgiHungUp("hung up during the answer")
         except UnsafeValue as error:
             _log_failure("answer", call_id, error)
             if answer.allowed:
                 self._abandon(call_id)
-            await session.set_variables(answer_variables(error_answer(call_id)))
+            await session.set_variables(visit.told(error_answer(call_id)))
             raise ScriptFailed from error
         except AgiPeerGone:
             if answer.allowed:
@@ -294,6 +320,14 @@ class _Visit:
     node: str
     deadline: float
 
+    def told(self, answer: Authorization, call_id: str = "") -> dict[str, str]:
+        """The variables that tell `answer`. The next route of a call is for the same number and on
+        the same account: what `authorize` said of them stays. Raises UnsafeValue."""
+        values = answer_variables(answer, call_id)
+        if self.request.script == NEXT_ROUTE:
+            del values["AC_NUMBER"], values["AC_PAYER"]
+        return values
+
     def node_argument(self, position: int) -> str:
         """The node that the dialplan names, else the one that the connection comes from."""
         named = self.request.argument(position)
@@ -323,12 +357,19 @@ def answer_variables(answer: Authorization, call_id: str = "") -> dict[str, str]
         "AC_OPTS": exact("AC_OPTS", answer.options if allowed else ""),
         "AC_DIAL": exact("AC_DIAL", answer.dial if allowed else ""),
         "AC_CALLERID": clean_number(answer.callerid),
+        "AC_NUMBER": clean_number(answer.number),
+        "AC_PAYER": _unchanged(answer.payer),
         "AC_RATE": amount_text(answer.rate),
         "AC_RESERVED": amount_text(answer.reserved),
         "AC_AVAILABLE": amount_text(answer.available),
         "AC_CALL": exact("AC_CALL", answer.call_id or call_id),
         "AC_CAUSE": str(answer.cause),
     }
+
+
+def _unchanged(name: str) -> str:
+    """A name that Asterisk gives back as it is; nothing in place of one that it would change."""
+    return name if name == clean_text(name) else ""
 
 
 def _unknown_variables(script: str) -> dict[str, str]:
@@ -361,69 +402,9 @@ def _no_balance(status: AuthStatus, reason: str) -> dict[str, str]:
     }
 
 
-def hangup_report(
-    node: str, uniqueid: str, ended_at_ms: int, values: Mapping[str, str]
-) -> HangupReport:
-    """The report that the variables of a channel in `h` make. Never raises: what is no number is
-    taken for absent, and logged."""
-    dialstatus = values["DIALSTATUS"]
-    answered = dialstatus == "ANSWER"
-    cause = _number("HANGUPCAUSE", values, _CAUSE)
-    return HangupReport(
-        node=node,
-        uniqueid=uniqueid,
-        call_id=_call_id(values["AC_CALL"]),
-        ended_at_ms=ended_at_ms,
-        talk_ms=_talk_ms(values, answered),
-        dialed_ms=_number("DIALEDTIME_MS", values, _MILLISECONDS),
-        dialstatus=dialstatus if _DIALSTATUS.fullmatch(dialstatus) else "",
-        hangupcause=cause if cause is not None and cause <= 127 else 0,
-        blind_transfer=values["BLINDTRANSFER"][:_MOST_CHANNEL_NAME],
-    )
-
-
-def _talk_ms(values: Mapping[str, str], answered: bool) -> int:
-    """CDR(billsec,f) in milliseconds; the part of a millisecond is dropped.
-
-    It runs from the channel's own answer, which may be before Dial; ANSWEREDTIME_MS says too much
-    when a warning is played. Neither says too little, so the smaller one counts. Where CDRs are
-    switched off only ANSWEREDTIME_MS is left: the call is not given away.
-    """
-    match = _SECONDS.fullmatch(values[BILLSEC])
-    if match:
-        talk_ms = int(match[1]) * 1000 + int((match[2] or "")[:3].ljust(3, "0"))
-        dial_ms = _number("ANSWEREDTIME_MS", values, _MILLISECONDS) if answered else None
-        return min(talk_ms, dial_ms) if dial_ms else talk_ms
-    _log_garbage(BILLSEC, values[BILLSEC])
-    if not answered:
-        return 0
-    _log.warning(
-        "answered call without CDR(billsec,f)",
-        extra={"action": "hangup_without_billsec", "call_id": printable(values["AC_CALL"])},
-    )
-    return _number("ANSWEREDTIME_MS", values, _MILLISECONDS) or 0
-
-
-def _number(name: str, values: Mapping[str, str], pattern: re.Pattern[str]) -> int | None:
-    if pattern.fullmatch(values[name]):
-        return int(values[name])
-    _log_garbage(name, values[name])
-    return None
-
-
-def _log_garbage(name: str, value: str) -> None:
-    if value:
-        extra = {"action": "hangup_bad_number", "variable": name, "value": printable(value)}
-        _log.warning("hangup variable is no number", extra=extra)
-
-
 def _log_failure(script: str, call_id: str, error: BaseException) -> None:
     extra = {"action": "agi_script_failed", "script": script, "call_id": call_id}
     _log.error("AGI script failed", extra=extra, exc_info=error)
-
-
-def _call_id(text: str) -> str:
-    return text if _CALL_ID.fullmatch(text) else ""
 
 
 def _error_of(asked: asyncio.Task[Any]) -> BaseException | None:

@@ -12,6 +12,9 @@ from astcredit.service.errors import AstcreditError
 # The controller answers within two seconds; whoever waits longer waits for nothing.
 RUN_SECONDS = 10.0
 
+PJSIP = "PJSIP/"
+REMOTE_ADDRESS = "CHANNEL(pjsip,remote_addr)"
+
 _VARIABLE = re.compile(r"\$\{([^${}]*)\}")
 _GET_FULL = re.compile(r'GET FULL VARIABLE "?(.*?)"?')
 _GET = re.compile(r'GET VARIABLE "?(.*?)"?')
@@ -27,6 +30,9 @@ class SimulationError(AstcreditError):
 class SimulatedChannel:
     """A channel that runs AGI scripts, and the variables that it has.
 
+    `channel` is its name; one of PJSIP (`PJSIP/alice-0000001a`) knows the address from which its
+    signalling comes, `remote_address`, as ADDRESS:PORT. `callerid` is the caller's number.
+
     Raises SimulationError when the server cannot be reached, or ends the connection before it
     has sent anything.
     """
@@ -37,6 +43,8 @@ class SimulatedChannel:
     accountcode: str
     extension: str
     callerid: str = "simulate"
+    channel: str = ""
+    remote_address: str = ""
     variables: dict[str, str] = field(default_factory=dict)
 
     async def run(self, script: str, arguments: Sequence[str] = ()) -> None:
@@ -78,22 +86,28 @@ class SimulatedChannel:
         if match := _GET_FULL.fullmatch(command):
             return f"200 result=1 ({_VARIABLE.sub(self._value, match[1])})"
         if match := _GET.fullmatch(command):
-            value = self.variables.get(match[1])
+            value = self._known(match[1])
             return "200 result=0" if value is None else f"200 result=1 ({value})"
         return "510 Invalid or unknown command"
 
     def _value(self, match: re.Match[str]) -> str:
-        return self.variables.get(match[1], "")
+        return self._known(match[1]) or ""
+
+    def _known(self, name: str) -> str | None:
+        if name == REMOTE_ADDRESS and self.channel.startswith(PJSIP):
+            return self.remote_address
+        return self.variables.get(name)
 
     def request(self, script: str, arguments: Sequence[str]) -> str:
         """The header block with which Asterisk begins."""
+        channel = self.channel or f"Simulated/{self.uniqueid}"
         headers: Mapping[str, str] = {
             "agi_network": "yes",
             "agi_network_script": script,
             "agi_request": f"agi://{self.host}:{self.port}/{script}",
-            "agi_channel": f"Simulated/{self.uniqueid}",
+            "agi_channel": channel,
             "agi_language": "en",
-            "agi_type": "Simulated",
+            "agi_type": channel.partition("/")[0],
             "agi_uniqueid": self.uniqueid,
             "agi_version": "22.0.0",
             "agi_callerid": self.callerid,

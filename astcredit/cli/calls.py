@@ -37,6 +37,12 @@ COLUMNS = (
     amount("reserved"),
     amount("cost"),
     text("currency"),
+    text("reseller"),
+    text("routing_plan"),
+    text("route_prefix"),
+    text("terminator"),
+    text("ani"),
+    text("source"),
 )
 
 
@@ -49,16 +55,45 @@ def calls() -> None:
 
 
 @calls.command("list")
+@click.option("--reseller", metavar="NAME", help="Calls of this reseller's clients.")
+@click.option("--client", metavar="NAME", help="Calls of this client.")
+@click.option("--account", metavar="NAME", help="Calls that this account makes.")
+@click.option(
+    "--route",
+    metavar="PLAN[/PREFIX]",
+    help="Calls on a route of this routing plan; of this prefix in it ('*': that for all numbers).",
+)
+@click.option("--terminator", metavar="ACCOUNT", help="Calls that are handed to this account.")
 @pass_app
-def list_calls(app: App) -> None:
+def list_calls(
+    app: App,
+    reseller: str | None,
+    client: str | None,
+    account: str | None,
+    route: str | None,
+    terminator: str | None,
+) -> None:
     """List the calls that are up or being set up, with what each has cost so far.
 
-    seconds: since the answer. cost: the price if the call ended now.
+    seconds: since the answer. cost: the price if the call ended now. Where several options are
+    given, all must hold.
 
-    Example: astcredit --format json calls list
+    Example: astcredit calls list --client anna --route retail/44
     """
+
+    async def read(database: Database) -> Sequence[ActiveCall]:
+        from astcredit.service.call_filters import ActiveFilter, require_named, route_of
+        from astcredit.storage.administration import SqlAdministration
+        from astcredit.storage.reports import SqlReports
+
+        store = SqlAdministration(database)
+        plan, prefix = (None, None) if route is None else await route_of(store, route)
+        wanted = ActiveFilter(reseller, client, account, plan, prefix, terminator)
+        await require_named(store, wanted.named)
+        return await SqlReports(database).active_calls(wanted)
+
     now_ms = app.now_ms()
-    found = app.with_database(_active_calls)
+    found = app.with_database(read)
     app.output.rows(COLUMNS, [_row(call, now_ms) for call in found])
 
 
@@ -145,12 +180,6 @@ async def _happens(event: asyncio.Event, seconds: float) -> None:
             await event.wait()
 
 
-async def _active_calls(database: Database) -> Sequence[ActiveCall]:
-    from astcredit.storage.reports import SqlReports
-
-    return await SqlReports(database).active_calls()
-
-
 def _row(call: ActiveCall, now_ms: int) -> Sequence[Cell]:
     return (
         call.id,
@@ -167,4 +196,10 @@ def _row(call: ActiveCall, now_ms: int) -> Sequence[Cell]:
         call.reserved,
         call.cost(now_ms),
         call.currency,
+        call.reseller,
+        call.routing_plan,
+        call.route_prefix,
+        call.terminator,
+        call.ani,
+        call.source,
     )

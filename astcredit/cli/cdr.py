@@ -1,4 +1,4 @@
-"""`astcredit cdr`: the calls that were made, and the sum behind each charge."""
+"""`astcredit cdr`: the calls that were made, and the sums behind each charge and cost."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -20,8 +21,8 @@ from astcredit.domain.money import amount_text
 from astcredit.service.errors import RefusedError
 
 if TYPE_CHECKING:
-    from astcredit.domain.states import CallState
-    from astcredit.service.reports import CdrFilter, CdrRecord
+    from astcredit.service.call_filters import CdrFilter
+    from astcredit.service.reports import CdrRecord
     from astcredit.storage.database import Database
 
 STATUSES = ("open", "answered", "completed", "failed", "denied")
@@ -69,41 +70,96 @@ COLUMNS = (
     text("uniqueid"),
     text("linkedid"),
     text("leg_uniqueid"),
+    text("reseller"),
+    text("ani"),
+    text("source"),
+    text("ident_by"),
+    text("tech_prefix"),
+    text("routing_plan"),
+    text("route_prefix"),
+    text("terminator"),
+    text("tried"),
+    text("cost_prefix"),
+    amount("cost_rate"),
+    amount("cost_connect_fee"),
+    number("cost_first_increment"),
+    number("cost_next_increment"),
+    number("cost_grace_seconds"),
+    amount("cost_minimum_charge"),
+    amount("corrected"),
+    instant("corrected_at"),
+    number("corrected_billsec"),
+    text("corrected_answeredtime"),
+    amount("corrected_ourcost"),
 )
 """All columns, as in the view v_cdr, for programs."""
 
 FOR_PEOPLE = (
     "id", "date_created", "client", "account", "callednum", "destination", "status", "denied",
-    "dialstatus", "answeredtime", "billsec", "price", "currency", "estimated",
+    "dialstatus", "answeredtime", "billsec", "price", "currency", "estimated", "terminator",
+    "ourcost",
 )  # fmt: skip
 """The columns of a table in a terminal."""
 
-_TIMES = frozenset({"dialedtime", "answeredtime"})
+_TIMES = frozenset({"dialedtime", "answeredtime", "corrected_answeredtime"})
 
 
 def _filters(command: Callable[..., None]) -> Callable[..., None]:
-    """The options that list and export share."""
-    options = (
-        click.option("--client", metavar="NAME", help="Calls of this client."),
-        click.option(
-            "--from",
-            "from_ms",
-            type=WHEN,
-            metavar="WHEN",
-            help="Calls begun at this instant or later; a date, or date and time, UTC.",
-        ),
-        click.option(
-            "--to",
-            "until_ms",
-            type=WHEN,
-            metavar="WHEN",
-            help="Calls begun before this instant: --to 2026-12-01 ends with November.",
-        ),
-        click.option("--status", type=click.Choice(STATUSES), help="Calls of this status."),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
+    """The options that list and export share; the command gets them as `wanted`, a CdrFilter."""
+
+    @wraps(command)
+    def filtered(
+        *arguments: object,
+        client: str | None,
+        account: str | None,
+        reseller: str | None,
+        terminator: str | None,
+        from_ms: int | None,
+        until_ms: int | None,
+        status: str | None,
+        **options: object,
+    ) -> None:
+        from astcredit.domain.states import CallState
+        from astcredit.service.call_filters import CdrFilter
+
+        if from_ms is not None and until_ms is not None and from_ms >= until_ms:
+            raise click.UsageError("--from must be before --to")
+        state = None if status is None else CallState(status)
+        wanted = CdrFilter(client, from_ms, until_ms, state, account, reseller, terminator)
+        command(*arguments, wanted=wanted, **options)
+
+    for option in reversed(_FILTERS):
+        filtered = option(filtered)
+    return filtered
+
+
+_FILTERS = (
+    click.option("--client", metavar="NAME", help="Calls of this client."),
+    click.option("--account", metavar="NAME", help="Calls that this account made."),
+    click.option(
+        "--reseller", metavar="NAME", help="Calls of clients that were this reseller's then."
+    ),
+    click.option(
+        "--terminator",
+        metavar="ACCOUNT",
+        help="Calls that this account carried, or was the last one tried for.",
+    ),
+    click.option(
+        "--from",
+        "from_ms",
+        type=WHEN,
+        metavar="WHEN",
+        help="Calls begun at this instant or later; a date, or date and time, UTC.",
+    ),
+    click.option(
+        "--to",
+        "until_ms",
+        type=WHEN,
+        metavar="WHEN",
+        help="Calls begun before this instant: --to 2026-12-01 ends with November.",
+    ),
+    click.option("--status", type=click.Choice(STATUSES), help="Calls of this status."),
+)
 
 
 @click.group(cls=Group)
@@ -120,24 +176,16 @@ def cdr() -> None:
     "--limit", type=click.IntRange(min=1), default=100, show_default=True, help="At most so many."
 )
 @pass_app
-def list_cdrs(
-    app: App,
-    client: str | None,
-    from_ms: int | None,
-    until_ms: int | None,
-    status: str | None,
-    limit: int,
-) -> None:
+def list_cdrs(app: App, wanted: CdrFilter, limit: int) -> None:
     """List CDRs, the newest first. JSON and CSV have all columns.
 
     Example: astcredit cdr list --client anna --status denied --limit 20
     """
-    wanted = _wanted(client, from_ms, until_ms, status)
 
     async def read(database: Database) -> Sequence[CdrRecord]:
         from astcredit.storage.reports import SqlReports
 
-        await _require_client(database, client)
+        await _require_named(database, wanted)
         return await SqlReports(database).newest_cdrs(wanted, limit)
 
     found = app.with_database(read)
@@ -150,15 +198,7 @@ def list_cdrs(
 @_filters
 @click.option("--jsonl", is_flag=True, help="JSON lines; the same as --format json.")
 @pass_app
-def export(
-    app: App,
-    file: Path | None,
-    client: str | None,
-    from_ms: int | None,
-    until_ms: int | None,
-    status: str | None,
-    jsonl: bool,
-) -> None:
+def export(app: App, file: Path | None, wanted: CdrFilter, jsonl: bool) -> None:
     """Write all CDRs to FILE or to standard output, the oldest first, as CSV or JSON lines.
 
     They are those of one instant, however long it takes. FILE appears when it is complete. With
@@ -166,10 +206,9 @@ def export(
 
     Example: astcredit cdr export --from 2026-11-01 --to 2026-12-01 november.csv
     """
-    wanted = _wanted(client, from_ms, until_ms, status)
 
     async def write(database: Database) -> int:
-        await _require_client(database, client)
+        await _require_named(database, wanted)
         with _target(file) as stream:
             if jsonl or app.format == "json":
                 return await _write_lines(database, wanted, stream)
@@ -184,7 +223,7 @@ def export(
 @click.argument("call_id", metavar="ID")
 @pass_app
 def show(app: App, call_id: str) -> None:
-    """Show one CDR and the sum that makes its price.
+    """Show one CDR, how it was recognised and routed, and the sums that make price and cost.
 
     Example: astcredit cdr show 1HFNZ6Q1R5ABCDEFGHJK
     """
@@ -201,7 +240,7 @@ def show(app: App, call_id: str) -> None:
 
 
 def _print_call(output: Output, record: CdrRecord) -> None:
-    from astcredit.service.reports import explain_cdr
+    from astcredit.service.cdr_explanation import explain_cdr
 
     steps = explain_cdr(record)
     cells = _cells(COLUMNS, record)
@@ -215,26 +254,11 @@ def _print_call(output: Output, record: CdrRecord) -> None:
         output.line(step)
 
 
-def _wanted(
-    client: str | None, from_ms: int | None, until_ms: int | None, status: str | None
-) -> CdrFilter:
-    from astcredit.domain.states import CallState
-    from astcredit.service.reports import CdrFilter
-
-    state: CallState | None = None if status is None else CallState(status)
-    if from_ms is not None and until_ms is not None and from_ms >= until_ms:
-        raise click.UsageError("--from must be before --to")
-    return CdrFilter(client, from_ms, until_ms, state)
-
-
-async def _require_client(database: Database, name: str | None) -> None:
-    """An unknown client is a slip of the keyboard, not a client without calls."""
-    from astcredit.service.catalog_rules import known_client
+async def _require_named(database: Database, wanted: CdrFilter) -> None:
+    from astcredit.service.call_filters import require_named
     from astcredit.storage.administration import SqlAdministration
 
-    if name is not None:
-        async with SqlAdministration(database).looking() as transaction:
-            await known_client(transaction, name)
+    await require_named(SqlAdministration(database), wanted.named)
 
 
 def _columns(names: Sequence[str]) -> tuple[Column, ...]:
@@ -243,7 +267,7 @@ def _columns(names: Sequence[str]) -> tuple[Column, ...]:
 
 
 def _cells(columns: Sequence[Column], record: CdrRecord) -> list[Cell]:
-    from astcredit.storage.tables import seconds_text
+    from astcredit.storage.column_types import seconds_text
 
     cells: list[Cell] = []
     for column in columns:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypedDict, TypeVar, Unpack
 
 import click
 
 from astcredit.cli.context import App, Group, pass_app
 from astcredit.cli.desks import Desks, at_desks
 from astcredit.cli.output import Cell, Column, amount, flag, number, text
+from astcredit.cli.parameters import capacity_option, limit_option, quota_options
 from astcredit.domain.catalog import ClientKind
-from astcredit.domain.money import parse_price
-from astcredit.service.catalog_rules import KEEP, ClientChange, Limit
+from astcredit.service.catalog_rules import Capacity, ClientChange, Limit
 from astcredit.service.naming import shown_name
 
 if TYPE_CHECKING:
@@ -33,6 +33,14 @@ COLUMNS: tuple[Column, ...] = (
     text("rate_table"),
     text("email"),
     flag("enabled"),
+    text("reseller"),
+    text("routing_plan"),
+    number("orig_capacity"),
+    number("term_capacity"),
+    amount("monthly_quota"),
+    amount("daily_quota"),
+    text("timezone"),
+    amount("low_balance"),
 )
 
 
@@ -51,19 +59,15 @@ def _row(found: ClientAndBooks) -> tuple[Cell, ...]:
         client.rate_table or None,
         client.email or None,
         client.enabled,
+        client.reseller or None,
+        client.routing_plan or None,
+        client.orig_capacity,
+        client.term_capacity,
+        client.monthly_quota,
+        client.daily_quota,
+        client.timezone,
+        client.low_balance,
     )
-
-
-def _limit(_: click.Context, parameter: click.Parameter, value: str | None) -> Limit:
-    """An amount; an empty text takes the limit away."""
-    if value is None:
-        return KEEP
-    if value == "":
-        return None
-    try:
-        return parse_price(value)
-    except ValueError as error:
-        raise click.BadParameter(str(error), param=parameter) from None
 
 
 def _settings(command: F) -> F:
@@ -76,10 +80,8 @@ def _settings(command: F) -> F:
                 help="Whether the client pays before or after its calls.  [add: prepaid]",
             ),
             click.option("--currency", help="Three capital letters (ISO 4217).  [add: EUR]"),
-            click.option(
+            limit_option(
                 "--credit-limit",
-                metavar="AMOUNT",
-                callback=_limit,
                 help="How far the balance may fall below zero. '' for none: 0 for a prepaid "
                 "client, no limit for a postpaid one.  [add: '']",
             ),
@@ -89,21 +91,55 @@ def _settings(command: F) -> F:
                 help="What its calls cost, where an account has no rate table. '' for none.",
             ),
             click.option("--email", help="Where to write to. '' for none."),
+            click.option("--reseller", metavar="NAME", help="Whose client it is. '' for nobody's."),
+            click.option(
+                "--routing-plan",
+                metavar="NAME",
+                help="Which routes its calls take, where an account has no routing plan. '' for "
+                "none: the dialplan's own trunk.",
+            ),
+            capacity_option("--orig-capacity", "Most calls that it makes at once."),
+            capacity_option("--term-capacity", "Most calls that are handed to it at once."),
+            *quota_options(),
         )
     ):
         command = option(command)
     return command
 
 
-def _change(
-    kind: str | None,
-    currency: str | None,
-    credit_limit: Limit,
-    rate_table: str | None,
-    email: str | None,
-) -> ClientChange:
+class _Asked(TypedDict):
+    """The settings as click hands them on."""
+
+    kind: str | None
+    currency: str | None
+    credit_limit: Limit
+    rate_table: str | None
+    email: str | None
+    reseller: str | None
+    routing_plan: str | None
+    orig_capacity: Capacity
+    term_capacity: Capacity
+    monthly_quota: Limit
+    daily_quota: Limit
+    timezone: str | None
+    low_balance: Limit
+
+
+def _change(asked: _Asked) -> ClientChange:
     return ClientChange(
-        ClientKind(kind) if kind else None, currency, credit_limit, rate_table, email
+        ClientKind(asked["kind"]) if asked["kind"] else None,
+        asked["currency"],
+        asked["credit_limit"],
+        asked["rate_table"],
+        asked["email"],
+        asked["reseller"],
+        asked["routing_plan"],
+        asked["orig_capacity"],
+        asked["term_capacity"],
+        asked["monthly_quota"],
+        asked["daily_quota"],
+        asked["timezone"],
+        asked["low_balance"],
     )
 
 
@@ -119,20 +155,12 @@ def client() -> None:
 @click.argument("name")
 @_settings
 @pass_app
-def add(
-    app: App,
-    name: str,
-    kind: str | None,
-    currency: str | None,
-    credit_limit: Limit,
-    rate_table: str | None,
-    email: str | None,
-) -> None:
+def add(app: App, name: str, **asked: Unpack[_Asked]) -> None:
     """Add a client.
 
     Example: astcredit client add acme --kind postpaid --credit-limit 500 --rate-table retail
     """
-    change = _change(kind, currency, credit_limit, rate_table, email)
+    change = _change(asked)
 
     async def work(desks: Desks) -> ClientAndBooks:
         await desks.administration.add_client(name, change)
@@ -145,20 +173,12 @@ def add(
 @click.argument("name")
 @_settings
 @pass_app
-def set_(
-    app: App,
-    name: str,
-    kind: str | None,
-    currency: str | None,
-    credit_limit: Limit,
-    rate_table: str | None,
-    email: str | None,
-) -> None:
+def set_(app: App, name: str, **asked: Unpack[_Asked]) -> None:
     """Change settings of a client; what is not named stays.
 
     Example: astcredit client set acme --credit-limit 100 --email billing@acme.example
     """
-    change = _change(kind, currency, credit_limit, rate_table, email)
+    change = _change(asked)
 
     async def work(desks: Desks) -> ClientAndBooks:
         await desks.administration.set_client(name, change)
@@ -168,13 +188,17 @@ def set_(
 
 
 @client.command("list")
+@click.argument("words", metavar="[WORD]...", nargs=-1)
+@click.option("--reseller", metavar="NAME", help="Only this reseller's.")
 @pass_app
-def list_(app: App) -> None:
-    """List all clients.
+def list_(app: App, words: tuple[str, ...], reseller: str | None) -> None:
+    """List clients: all, or those in whose settings every WORD appears, in capitals or not.
 
-    Example: astcredit client list --format json
+    Looked through are name, kind, currency, rate table, email, reseller and routing plan.
+
+    Example: astcredit client list acme --format json
     """
-    found = at_desks(app, lambda desks: desks.administration.clients())
+    found = at_desks(app, lambda desks: desks.administration.clients(words, reseller))
     app.output.rows(COLUMNS, map(_row, found))
 
 

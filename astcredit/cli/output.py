@@ -139,6 +139,13 @@ class Output:
         """Print a JSON object."""
         print(json.dumps(document, indent=2), file=self.stream)
 
+    @staticmethod
+    def objects(
+        columns: Sequence[Column], rows: Iterable[Sequence[Cell]]
+    ) -> list[dict[str, object]]:
+        """Rows as a part of a `document`."""
+        return [_json_object(columns, row) for row in rows]
+
     @contextmanager
     def _json_rows(self, columns: Sequence[Column]) -> Iterator[Callable[[Sequence[Cell]], None]]:
         before = "[\n  "

@@ -39,6 +39,6 @@ async def _demo(app: App, database: Database) -> None:
     from astcredit.service.demo import load_demo
 
     desks = desks_of(app, database)
-    added = await load_demo(desks.administration, desks.money, desks.rates)
+    added = await load_demo(desks.administration, desks.accounts, desks.money, desks.rates)
     for line in added or ["the demo set was there already"]:
         app.output.line(f"demo: {line}")

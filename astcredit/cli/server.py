@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import click
 
@@ -12,6 +12,9 @@ from astcredit.cli.context import App, Command, pass_app
 from astcredit.cli.output import text
 
 LOOPBACK = "127.0.0.1"
+
+MOST_ROUTES = 20
+"""As many as dialplan/astcredit.conf tries for one call."""
 
 
 @click.command()
@@ -76,31 +79,106 @@ async def _agi(app: App, script: str, arguments: Sequence[str]) -> int:
         )
 
 
+def _address(_: click.Context, parameter: click.Parameter, value: str) -> str:
+    from astcredit.domain.idents import parse_source
+
+    if value and parse_source(value) is None:
+        expected = "10.0.0.5, 10.0.0.5:5060, 2001:db8::1 or [2001:db8::1]:5060"
+        raise click.BadParameter(f"{value!r}: expected an address as {expected}", param=parameter)
+    return value
+
+
+_CALLER = (
+    click.option(
+        "--account",
+        default="",
+        metavar="NAME",
+        help="The accountcode that the call brings; then nothing else counts.",
+    ),
+    click.option("--endpoint", default="", metavar="NAME", help="The PJSIP endpoint that calls."),
+    click.option(
+        "--ip",
+        "address",
+        default="",
+        callback=_address,
+        metavar="ADDRESS[:PORT]",
+        help="Where the signalling comes from, as Asterisk knows it of a PJSIP channel.",
+    ),
+    click.option(
+        "--source",
+        default="",
+        callback=_address,
+        metavar="ADDRESS[:PORT]",
+        help="The same, as a dialplan tells it in the script's fourth argument.",
+    ),
+    click.option("--ani", "callerid", default="", metavar="NUMBER", help="The caller's number."),
+    click.option(
+        "--node",
+        default="simulate",
+        show_default=True,
+        help="The Asterisk server on which the call seems to be.",
+    ),
+)
+"""What an account can be recognised by."""
+
+
+def _caller(command: Callable[..., None]) -> Callable[..., None]:
+    for option in reversed(_CALLER):
+        command = option(command)
+    return command
+
+
 @click.command(cls=Command)
 @click.argument("number")
-@click.option("--account", required=True, help="The accountcode that the call brings.")
+@_caller
 @click.option(
     "--talk",
     type=click.IntRange(0, 86_400),
     default=60,
     show_default=True,
+    metavar="SECONDS",
     help="Seconds of talk that are reported (no time passes); 0: nobody answers.",
+)
+@click.option(
+    "--fail",
+    type=click.IntRange(0, MOST_ROUTES),
+    default=0,
+    metavar="N",
+    help="The first N routes cannot be reached: the next one is asked for, as a dialplan does.",
 )
 @click.option("--books", is_flag=True, help="Show the rows in the database after each step too.")
 @pass_app
-def simulate(app: App, number: str, account: str, talk: int, books: bool) -> None:
+def simulate(
+    app: App,
+    number: str,
+    account: str,
+    endpoint: str,
+    address: str,
+    source: str,
+    callerid: str,
+    node: str,
+    talk: int,
+    fail: int,
+    books: bool,
+) -> None:
     """Play Asterisk's side of a call against the running server: authorize, hangup, balance.
 
-    The call is real to the books: it is reserved, charged and recorded, on the node "simulate".
-    Exit status 1 when the call is refused.
+    The call is real to the books: it is reserved, charged and recorded. Without --ip or --endpoint
+    it does not come over PJSIP.
+    Exit status 1 when the call is refused, or no route is left for it.
 
     Example: astcredit simulate 00442071234567 --account demo --talk 65
+
+    Example: astcredit simulate 7700442071234567 --ip 192.0.2.10:5060 --fail 1
     """
+    from astcredit.app.simulation import SimulatedCall
     from astcredit.cli.simulation import play
 
     if app.format == "csv":
         raise click.UsageError("simulate prints a table or JSON, not CSV")
-    click.get_current_context().exit(app.run(play(app, number, account, talk, books)))
+    call = SimulatedCall(number, account, endpoint, address, source, callerid, node, talk, fail)
+    status = app.run(play(app, call, books))
+    click.get_current_context().exit(status)
 
 
 @click.command(cls=Command)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from astcredit.app.simulation import Step
+from astcredit.app.simulation import UNREACHABLE, SimulatedCall, Step
 from astcredit.app.simulation import simulate as play_steps
 from astcredit.cli.context import App
 from astcredit.domain.instants import instant_text
@@ -14,7 +14,7 @@ from astcredit.storage.inspection import rows_of_call
 REFUSED = 1
 
 # What of a row is worth a look in a simulation, and how it is written.
-AMOUNTS = frozenset({"reservedamount", "rate", "price", "amount", "balance_after"})
+AMOUNTS = frozenset({"reservedamount", "rate", "price", "ourcost", "amount", "balance_after"})
 INSTANTS = frozenset({"date_created", "expires_at", "answered_at", "ended_at"})
 SHOWN = {
     "astcreditres": ("reservedamount", "seconds", "date_created", "expires_at"),
@@ -27,23 +27,28 @@ SHOWN = {
         "ended_at",
         "billsec",
         "price",
+        "ident_by",
+        "callerid",
+        "tried",
+        "ourcost",
     ),
     "astledger": ("kind", "amount", "balance_after", "reference"),
 }
 TITLES = {
     "authorize": "authorize: may this call be made, and for how long?",
+    "next-route": "next-route: {} cannot be reached ({}), who else may take the call?",
     "hangup": "hangup: what became of it",
     "balance": "balance: what is left",
 }
 
 
-async def play(app: App, number: str, account: str, talk: int, books: bool) -> int:
+async def play(app: App, call: SimulatedCall, books: bool) -> int:
     """Play the call, print each step as it is done; the exit status."""
     steps: list[dict[str, object]] = []
     status = 0
-    async for step in play_steps(app.settings, number, account, talk):
+    async for step in play_steps(app.settings, call):
         rows = await _rows(app, step) if books else {}
-        if step.script == "authorize" and not step.allowed:
+        if step.refuses:
             status = REFUSED
         if app.output.format == "json":
             steps.append({"script": step.script, "variables": _answers(step), "rows": rows})
@@ -56,9 +61,13 @@ async def play(app: App, number: str, account: str, talk: int, books: bool) -> i
 
 def _answers(step: Step) -> Mapping[str, str]:
     """The variables that this script has set."""
-    names = {"hangup": (), "balance": ("AC_BALANCE", "AC_AVAILABLE")}.get(step.script)
-    if names is None:
+    if step.script in ("authorize", "next-route"):
         return dict(step.variables)
+    names: tuple[str, ...] = ()
+    if step.script == "balance":
+        names = ("AC_BALANCE", "AC_AVAILABLE")
+        if not step.variables.get("AC_BALANCE"):  # nobody was recognised; that is told there
+            names += ("AC_STATUS", "AC_REASON")
     return {name: step.variables.get(name, "") for name in names}
 
 
@@ -84,7 +93,7 @@ def _cell(name: str, value: object) -> str:
 
 
 def _print(app: App, step: Step, rows: Mapping[str, Mapping[str, str]]) -> None:
-    app.output.line(TITLES[step.script])
+    app.output.line(TITLES[step.script].format(step.unreachable, UNREACHABLE))
     for name, value in _answers(step).items():
         app.output.line(f"  {name}={value}")
     for table, row in rows.items():

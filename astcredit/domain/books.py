@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from astcredit.domain.capacity import Occupancy
 from astcredit.domain.catalog import ClientKind
 from astcredit.domain.money import Micros
+from astcredit.domain.quotas import QuotaLimits
 from astcredit.domain.rating import Rate
 from astcredit.domain.states import CallState
 
@@ -38,7 +40,12 @@ class LedgerEntry:
 
 @dataclass(frozen=True, slots=True)
 class ClientBooks:
-    """A client's money. `credit_limit` may be None for a postpaid client: without limit."""
+    """A client's money. `credit_limit` may be None for a postpaid client: without limit.
+
+    The quotas stand here and not in the catalog, because what is counted against them is only known
+    to be whole under the client's lock; `quota_counted`: it had one once. `low_balance` is the
+    balance below which a prepaid client is told, once (`low_balance_told`) until it has been above.
+    """
 
     id: int
     kind: ClientKind
@@ -47,6 +54,23 @@ class ClientBooks:
     reserved: Micros
     active_calls: int
     ledger_seq: int
+    monthly_quota: Micros | None = None
+    daily_quota: Micros | None = None
+    timezone: str = "UTC"
+    low_balance: Micros | None = None
+    low_balance_told: bool = False
+    quota_counted: bool = False
+
+    @property
+    def quotas(self) -> QuotaLimits:
+        """What the client may spend in a month and in a day."""
+        return QuotaLimits(self.monthly_quota, self.daily_quota, self.timezone, self.quota_counted)
+
+    @property
+    def is_low(self) -> bool:
+        """Whether a prepaid client's balance is below what it wants to be told of."""
+        watched = self.kind is ClientKind.PREPAID and self.low_balance is not None
+        return watched and self.balance < (self.low_balance or 0)
 
     @property
     def available(self) -> Micros | None:
@@ -79,12 +103,20 @@ class ClientBooks:
         entry = LedgerEntry(
             self.id, seq, kind, amount, balance, call_id, reference, actor, note, now_ms
         )
-        return replace(self, balance=balance, ledger_seq=seq), entry
+        books = replace(self, balance=balance, ledger_seq=seq)
+        if not books.is_low:
+            books = replace(books, low_balance_told=False)
+        return books, entry
 
 
 @dataclass(frozen=True, slots=True)
 class OpenCall:
-    """A call between authorization and settlement: its reservation and what settling needs."""
+    """A call between authorization and settlement: its reservation and what settling needs.
+
+    `occupancy` says where it is counted. `cost_rate` is what the terminator of its route charges,
+    None on the dialplan's own trunk. `routes_tried` are the rules whose routes failed before, and
+    `tried` tells of them in words. `periods` are the month and the day of whose quotas it is.
+    """
 
     call_id: str
     client_id: int
@@ -99,3 +131,10 @@ class OpenCall:
     expires_at_ms: int
     dialed_at_ms: int | None
     answered_at_ms: int | None
+    occupancy: Occupancy
+    number: str = ""
+    callerid: str = ""
+    cost_rate: Rate | None = None
+    routes_tried: tuple[int, ...] = ()
+    periods: tuple[str, ...] = ()
+    tried: str = ""

@@ -5,10 +5,13 @@ Every text here may come from a caller's telephone and is hostile until proven o
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 
 from astcredit.domain.money import Micros
+
+_PJSIP = re.compile(r"PJSIP/(.+)-[0-9a-f]{8}", re.ASCII)
 
 
 class AuthStatus(StrEnum):
@@ -31,8 +34,28 @@ class AuthStatus(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a call comes from: what an account can be recognised by.
+
+    `account` is what the dialplan names; then nothing else counts. `endpoint` is the PJSIP endpoint
+    of the channel. `source` is the address from which the signalling really came, as
+    "ADDRESS[:PORT]", "[IPV6]:PORT" or empty. `callerid` is the caller's number (ANI).
+    """
+
+    node: str
+    account: str = ""
+    accountcode: str = ""
+    endpoint: str = ""
+    source: str = ""
+    callerid: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class CallRequest:
-    """A dialplan's question before Dial: may this channel call this number?"""
+    """A dialplan's question before Dial: may this channel call this number?
+
+    `account` and `source` are as in `Origin`.
+    """
 
     call_id: str
     node: str
@@ -42,11 +65,51 @@ class CallRequest:
     accountcode: str
     callerid: str
     number: str
+    account: str = ""
+    source: str = ""
+
+    @property
+    def origin(self) -> Origin:
+        """Where the call comes from."""
+        return Origin(
+            self.node,
+            self.account,
+            self.accountcode,
+            endpoint_of(self.channel),
+            self.source,
+            self.callerid,
+        )
+
+
+def endpoint_of(channel: str) -> str:
+    """The PJSIP endpoint of a channel's name, `alice` of `PJSIP/alice-0000001a`; else empty."""
+    match = _PJSIP.fullmatch(channel)
+    return match[1] if match else ""
+
+
+@dataclass(frozen=True, slots=True)
+class RouteRequest:
+    """A dialplan's question after a failed attempt: what is the next route of this call?
+
+    `dialstatus` and `hangupcause` (Q.850) tell how the attempt ended. `ask_id` is of this question
+    alone: asked again after a lost answer, it gets the same route and not the one after it.
+    """
+
+    call_id: str
+    node: str
+    uniqueid: str
+    ask_id: str
+    dialstatus: str = ""
+    hangupcause: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Authorization:
-    """The answer to a `CallRequest`, as the dialplan gets it in its AC_ variables."""
+    """The answer to a `CallRequest`, as the dialplan gets it in its AC_ variables.
+
+    `number` is the one to dial on the dialplan's own trunk: as dialled, without a tech prefix.
+    `payer` is the name of the account that was recognised.
+    """
 
     status: AuthStatus
     reason: str
@@ -59,6 +122,8 @@ class Authorization:
     reserved: Micros = 0
     available: Micros = 0
     cause: int = 0
+    number: str = ""
+    payer: str = ""
 
     @property
     def allowed(self) -> bool:

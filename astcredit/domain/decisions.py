@@ -1,21 +1,26 @@
-"""May this call be made, and for how long? Pure: the same rows give the same answer.
+"""May this call be made, over which route, and for how long? Pure: the same rows, the same answer.
 
-The refusals are looked for in the order of `AuthStatus`; the first that applies is the answer.
-What is reserved is exactly the price of the seconds that are allowed, so that the call can
-never cost more than was held for it.
+`screening.screen` asks the catalog first; what it has nothing against is an `Inquiry`, and the
+books decide that here. The refusals are looked for in the order of `AuthStatus`; the first that
+applies is the answer. What is reserved is exactly the price of the seconds that are allowed, so
+that the call can never cost more than was held for it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
+from astcredit.domain.accounts import Account
 from astcredit.domain.books import ClientBooks
-from astcredit.domain.calls import AuthStatus, CallRequest
-from astcredit.domain.catalog import Account, Catalog
+from astcredit.domain.calls import AuthStatus
+from astcredit.domain.capacity import Direction, Level, Limit, Occupancy, Scope, Uses
+from astcredit.domain.identification import Identified
 from astcredit.domain.money import Micros, short_text
 from astcredit.domain.numbers import InvalidNumber, Numbering
+from astcredit.domain.quotas import DEFAULT_THRESHOLDS, Quota, Usages, allowed, refusal, refusing
 from astcredit.domain.rating import Rate, max_seconds, price
-from astcredit.domain.text import printable
+from astcredit.domain.routing import Route, Routing
 
 # Q.850 causes for Hangup(). What SIP code Asterisk makes of each is in the README.
 CAUSES = {
@@ -39,12 +44,16 @@ class CallPolicy:
 
     `max_seconds`: the longest call. `setup_seconds`: the longest time from authorization to
     answer. `emergency_numbers`: always allowed, as dialled or as normalised, at no charge.
+    `quota_thresholds`: percent of a quota at which is told.
+    `pjsip_endpoint`: through which terminators are dialled that are known by address only.
     """
 
     max_seconds: int
     setup_seconds: int
     emergency_numbers: frozenset[str]
     numbering: Numbering
+    quota_thresholds: tuple[int, ...] = DEFAULT_THRESHOLDS
+    pjsip_endpoint: str = "astcredit-carrier"
 
     def emergency_number(self, number: str) -> str:
         """The emergency number that was dialled, or an empty text.
@@ -71,142 +80,189 @@ EXPIRY_SLACK_MS = 60_000
 
 
 @dataclass(frozen=True, slots=True)
+class Inquiry:
+    """A call that the catalog has nothing against: what is left to ask are the books.
+
+    `callerid` is the number to present, `limits` are the levels at which the call originates,
+    `routing` is None where the dialplan names its own trunk. An emergency call has no rate.
+    """
+
+    identified: Identified
+    number: str
+    callerid: str
+    currency: str
+    reseller_id: int | None
+    limits: tuple[Limit, ...]
+    rate: Rate | None = None
+    routing: Routing | None = None
+
+    @property
+    def account(self) -> Account:
+        """The account that calls."""
+        return self.identified.account
+
+    def levels(self) -> Iterator[Level]:
+        """Every counter that the decision may look at or change."""
+        yield from self.occupancy(None).levels()
+        for route in self.routing.routes if self.routing else ():
+            yield from self.occupancy(route).levels()
+
+    def occupancy(self, route: Route | None) -> Occupancy:
+        """Where the call is counted if it takes that route."""
+        if route is None:
+            return Occupancy(self.account.id, self.reseller_id)
+        return route.occupancy(self.account.id, self.reseller_id)
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
-    """The answer to one request. `client` are the books after it, changed only if allowed."""
+    """The answer to one request. `client` are the books after it, changed only if allowed.
+
+    `periods` are the month and the day of whose quotas an allowed call is; `over` is the quota that
+    refused it.
+    """
 
     status: AuthStatus
     reason: str
-    account: Account | None = None
+    identified: Identified | None = None
     client: ClientBooks | None = None
     number: str = ""
+    callerid: str = ""
     currency: str = ""
     rate: Rate | None = None
     seconds: int = 0
     reserved: Micros = 0
+    route: Route | None = None
+    occupancy: Occupancy | None = None
+    periods: tuple[str, ...] = ()
+    over: Quota | None = None
 
     @property
     def allowed(self) -> bool:
         return self.status is AuthStatus.ALLOWED
 
-
-def decide(
-    request: CallRequest,
-    catalog: Catalog,
-    client: ClientBooks | None,
-    policy: CallPolicy,
-    now_ms: int,
-) -> Decision:
-    """Decide one request on the rows of its client.
-
-    `client` are the locked books of the account's client, None if no account was recognised.
-    """
-    account = catalog.identify(request.accountcode)
-    if account is None or client is None:
-        return _without_account(request, policy)
-    settings = catalog.client_of(account)
-    emergency = policy.emergency_number(request.number)
-    if emergency:
-        return _emergency(emergency, account, client, settings.currency, policy)
-    refused = _disabled(catalog, account)
-    if refused:
-        return Decision(AuthStatus.DISABLED, refused, account, client, currency=settings.currency)
-    try:
-        number = policy.numbering.normalise(request.number)
-    except InvalidNumber as error:
-        return Decision(AuthStatus.INVALID, str(error), account, client, currency=settings.currency)
-    return _rated(catalog, account, client, number, policy, now_ms)
+    @property
+    def account(self) -> Account | None:
+        """The account that calls, if one was recognised."""
+        return self.identified.account if self.identified else None
 
 
-def _without_account(request: CallRequest, policy: CallPolicy) -> Decision:
-    emergency = policy.emergency_number(request.number)
-    if emergency:
-        return Decision(
-            AuthStatus.ALLOWED,
-            "emergency number",
-            number=emergency,
-            seconds=policy.max_seconds,
-        )
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What a decision is made on, as the transaction has locked it: the client's books, the
+    counters of capacity, what the client used of its quotas, and the time."""
+
+    client: ClientBooks
+    uses: Uses
+    usages: Usages
+    now_ms: int
+
+
+def decide(inquiry: Inquiry, rows: Rows, policy: CallPolicy) -> Decision:
+    """Decide one inquiry on the locked rows."""
+    client, uses = rows.client, rows.uses
+    if inquiry.rate is None:
+        return _emergency(inquiry, client, policy)
+    full = _full(inquiry.limits, client, uses)
+    if full:
+        return _refusal(AuthStatus.CAPACITY, full, inquiry, client)
+    route = None
+    if inquiry.routing is not None:
+        route = free_route(inquiry.routing.routes, uses)
+        if route is None:
+            return _refusal(AuthStatus.CAPACITY, _all_full(inquiry.routing, uses), inquiry, client)
+    return _funded(inquiry, inquiry.rate, route, rows, policy)
+
+
+def free_route(routes: Iterable[Route], uses: Uses) -> Route | None:
+    """The first route whose levels all have room."""
+    return next((route for route in routes if not route.refusal(uses)), None)
+
+
+def _full(limits: Iterable[Limit], client: ClientBooks, uses: Uses) -> str:
+    """Which level has no room for one more originating call; empty if all have."""
+    of_client = Level(Scope.CLIENT, client.id, Direction.ORIG)
+    counted = {**uses, of_client: client.active_calls}
+    return next(filter(None, (limit.refusal(counted) for limit in limits)), "")
+
+
+def _all_full(routing: Routing, uses: Uses) -> str:
+    """Why none of the routes can take the call."""
+    reasons = dict.fromkeys(route.refusal(uses) for route in routing.routes)
+    return "; ".join(reasons)
+
+
+def _refusal(status: AuthStatus, reason: str, inquiry: Inquiry, client: ClientBooks) -> Decision:
     return Decision(
-        AuthStatus.NOACCOUNT,
-        f"no account is identified by the name {printable(request.accountcode)}"
-        if request.accountcode
-        else "the channel has no accountcode and the script got no account",
+        status,
+        reason,
+        inquiry.identified,
+        client,
+        inquiry.number,
+        inquiry.callerid,
+        inquiry.currency,
+        inquiry.rate,
+        occupancy=inquiry.occupancy(None),
     )
 
 
-def _emergency(
-    number: str,
-    account: Account,
-    client: ClientBooks,
-    currency: str,
-    policy: CallPolicy,
-) -> Decision:
-    free = Rate(prefix=number, destination="Emergency", rate_per_minute=0)
+def _emergency(inquiry: Inquiry, client: ClientBooks, policy: CallPolicy) -> Decision:
+    """Always allowed: no money and no capacity stands in its way; a plan's route is taken if
+    there is one, else the dialplan's own trunk."""
+    routes = inquiry.routing.routes if inquiry.routing else ()
+    route = routes[0] if routes else None
     return Decision(
         AuthStatus.ALLOWED,
         "emergency number",
-        account,
+        inquiry.identified,
         client.reserve(0),
-        number,
-        currency,
-        free,
+        inquiry.number,
+        inquiry.callerid,
+        inquiry.currency,
+        emergency_rate(inquiry.number),
         policy.max_seconds,
+        route=route,
+        occupancy=inquiry.occupancy(route),
     )
 
 
-def _disabled(catalog: Catalog, account: Account) -> str:
-    if not account.enabled:
-        return f"account {account.name!r} is disabled"
-    client = catalog.client_of(account)
-    return "" if client.enabled else f"client {client.name!r} is disabled"
-
-
-def _rated(
-    catalog: Catalog,
-    account: Account,
-    client: ClientBooks,
-    number: str,
-    policy: CallPolicy,
-    now_ms: int,
-) -> Decision:
-    currency = catalog.client_of(account).currency
-    table = catalog.rate_table_for(account)
-    rate = table.lookup(number, now_ms) if table else None
-    if table is None or rate is None:
-        reason = (
-            f"no rate for {number} in rate table {table.name!r}"
-            if table
-            else f"account {account.name!r} and its client have no enabled rate table"
-        )
-        return Decision(AuthStatus.INVALID, reason, account, client, number, currency)
-    return _funded(account, client, number, currency, rate, policy)
+def emergency_rate(number: str) -> Rate:
+    """What an emergency call costs the client."""
+    return Rate(prefix=number, destination="Emergency", rate_per_minute=0)
 
 
 def _funded(
-    account: Account,
-    client: ClientBooks,
-    number: str,
-    currency: str,
-    rate: Rate,
-    policy: CallPolicy,
+    inquiry: Inquiry, rate: Rate, route: Route | None, rows: Rows, policy: CallPolicy
 ) -> Decision:
-    funds = client.available
+    client, currency = rows.client, inquiry.currency
+    least = price(rate, rate.grace_seconds + 1)
+    quotas = client.quotas.at(rows.now_ms)
+    over = refusing(quotas, rows.usages, least)
+    if over is not None:
+        reason = refusal(over, rows.usages, currency)
+        return replace(_refusal(AuthStatus.QUOTA, reason, inquiry, client), over=over)
+    bounds = (client.available, allowed(quotas, rows.usages))
+    funds = min((bound for bound in bounds if bound is not None), default=None)
     seconds = policy.max_seconds if funds is None else max_seconds(rate, funds, policy.max_seconds)
     if seconds == 0:
         reason = (
             f"available {short_text(funds or 0)} {currency} does not pay the first increment,"
-            f" {short_text(price(rate, rate.grace_seconds + 1))} {currency}, to {number}"
+            f" {short_text(least)} {currency}, to {inquiry.number}"
         )
-        return Decision(AuthStatus.NOCREDIT, reason, account, client, number, currency, rate)
+        return _refusal(AuthStatus.NOCREDIT, reason, inquiry, client)
     reserved = price(rate, seconds)
     return Decision(
         AuthStatus.ALLOWED,
         "",
-        account,
+        inquiry.identified,
         client.reserve(reserved),
-        number,
+        inquiry.number,
+        inquiry.callerid,
         currency,
         rate,
         seconds,
         reserved,
+        route,
+        inquiry.occupancy(route),
+        client.quotas.periods(rows.now_ms),
     )

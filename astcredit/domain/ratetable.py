@@ -24,6 +24,10 @@ _FOREVER: Final = MOST_INSTANT_MS + 1
 _NO_ROW: Final = -1
 _EMPTY_PREFIX: Final = 1
 
+MOST_BUILT: Final = 4_096
+"""Rates kept as objects, of those that calls asked for: building one anew costs as much as finding
+it, and most calls go to few prefixes. One megabyte."""
+
 _T = TypeVar("_T")
 _Tariff: TypeAlias = tuple[int, int, int, int, int]
 _Period: TypeAlias = tuple[int, int]
@@ -60,6 +64,7 @@ class RateTable:
     """An immutable rate table. Look-ups take microseconds and are safe from any thread."""
 
     __slots__ = (
+        "_built",
         "_by_prefix",
         "_columns",
         "_longest",
@@ -81,6 +86,7 @@ class RateTable:
         self.currency: Final = currency
         self.version: Final = version
         self._columns: Final = _Columns()
+        self._built: Final[dict[int, RateRow]] = {}
         self._by_prefix: Final[dict[int, int]] = {}
         longest = 0
         for row in rows:
@@ -104,8 +110,16 @@ class RateTable:
         columns = self._columns
         for key, row in self._matches(number):
             if columns.is_in_force(row, now_ms):
-                return columns.rate(row, _prefix(key))
+                return self._built.get(row) or self._build(row, key)
         return None
+
+    def _build(self, row: int, key: int) -> RateRow:
+        """The rate of a row, to be kept for the next call."""
+        if len(self._built) >= MOST_BUILT:
+            self._built.clear()
+        rate = self._columns.rate(row, _prefix(key))
+        self._built[row] = rate
+        return rate
 
     def explain(self, number: str, now_ms: int) -> list[Candidate]:
         """Every rate that has to do with `number`, longest prefix and latest rate first.

@@ -37,7 +37,11 @@ class Ending:
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """A call's last change: the books after it, the charge, and the second half of its CDR."""
+    """A call's last change: the books after it, the charge, and the second half of its CDR.
+
+    `ourcost` is what the terminator is owed, for all that its meter ran, what Asterisk cut too
+    late included; None where it is not known (the dialplan's own trunk).
+    """
 
     call: OpenCall
     ending: Ending
@@ -50,6 +54,7 @@ class Settlement:
     billsec: int
     price: Micros
     overrun_ms: int
+    ourcost: Micros | None = None
 
 
 def settle(client: ClientBooks, call: OpenCall, ending: Ending, now_ms: int) -> Settlement | None:
@@ -110,4 +115,11 @@ def _close(
         billsec=billsec,
         price=cost,
         overrun_ms=max(0, (talk_ms or 0) - call.seconds * 1000),
+        ourcost=_ourcost(call, talk_ms),
     )
+
+
+def _ourcost(call: OpenCall, talk_ms: int | None) -> Micros | None:
+    if call.cost_rate is None or talk_ms is None:
+        return None
+    return price(call.cost_rate, -(-talk_ms // 1000))

@@ -5,22 +5,29 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 from astcredit.domain.books import ClientBooks, LedgerKind
 from astcredit.domain.catalog import ClientKind
 from astcredit.domain.money import Micros, amount_text
 from astcredit.domain.ratetable import RateRow
 from astcredit.domain.rating import Rate
+from astcredit.service.account_ports import AccountStore
+from astcredit.service.block_ports import BlockStore
+from astcredit.service.capacity_ports import CapacityStore
+from astcredit.service.history_ports import AuditEntry, HistoryStore, State
 from astcredit.service.ports import BooksTransaction
-
-State: TypeAlias = Mapping[str, str | int | bool | list[str] | None]
-"""Names and values of an object's settings, as astaudit keeps them (JSON)."""
+from astcredit.service.quota_ports import QuotaStore
+from astcredit.service.reseller_ports import ResellerStore
+from astcredit.service.routing_ports import RoutingStore
 
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """A client's settings. `rate_table` is empty for none, `credit_limit` None for no limit."""
+    """A client's settings. An empty name is none; a limit, quota or capacity of None is no limit.
+
+    `low_balance`: the balance below which it is told; None: never.
+    """
 
     name: str
     kind: ClientKind = ClientKind.PREPAID
@@ -30,43 +37,37 @@ class Client:
     email: str = ""
     enabled: bool = True
     id: int = 0
+    reseller: str = ""
+    routing_plan: str = ""
+    orig_capacity: int | None = None
+    term_capacity: int | None = None
+    monthly_quota: Micros | None = None
+    daily_quota: Micros | None = None
+    timezone: str = "UTC"
+    low_balance: Micros | None = None
 
     def state(self) -> State:
         """What astaudit keeps of it."""
-        limit = None if self.credit_limit is None else amount_text(self.credit_limit)
         return {
             "kind": self.kind,
             "currency": self.currency,
-            "credit_limit": limit,
+            "credit_limit": _optional_amount(self.credit_limit),
             "rate_table": self.rate_table,
             "email": self.email,
             "enabled": self.enabled,
+            "reseller": self.reseller,
+            "routing_plan": self.routing_plan,
+            "orig_capacity": self.orig_capacity,
+            "term_capacity": self.term_capacity,
+            "monthly_quota": _optional_amount(self.monthly_quota),
+            "daily_quota": _optional_amount(self.daily_quota),
+            "timezone": self.timezone,
+            "low_balance": _optional_amount(self.low_balance),
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Account:
-    """An account's settings. `rate_table` is empty where the client's holds."""
-
-    name: str
-    client: str
-    idents: tuple[str, ...] = ()
-    rate_table: str = ""
-    tag: str = ""
-    notes: str = ""
-    enabled: bool = True
-    id: int = 0
-
-    def state(self) -> State:
-        """What astaudit keeps of it."""
-        return {
-            "client": self.client,
-            "ident": list(self.idents),
-            "rate_table": self.rate_table,
-            "tag": self.tag,
-            "notes": self.notes,
-            "enabled": self.enabled,
-        }
+def _optional_amount(amount: Micros | None) -> str | None:
+    return None if amount is None else amount_text(amount)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,20 +84,6 @@ class RateTableHead:
     def state(self) -> State:
         """What astaudit keeps of it."""
         return {"currency": self.currency, "enabled": self.enabled}
-
-
-@dataclass(frozen=True, slots=True)
-class AuditEntry:
-    """One row of astaudit: who changed what. The states hold only what changed."""
-
-    created_at_ms: int
-    actor: str
-    action: str
-    object_kind: str
-    object_name: str
-    before: State | None
-    after: State | None
-    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,28 +142,43 @@ class AdminTransaction(Protocol):
     def books(self) -> BooksTransaction:
         """The books, in the same transaction."""
 
+    @property
+    def accounts(self) -> AccountStore:
+        """The accounts, in the same transaction."""
+
+    @property
+    def resellers(self) -> ResellerStore:
+        """The resellers, in the same transaction."""
+
+    @property
+    def blocks(self) -> BlockStore:
+        """The blocked prefixes, in the same transaction."""
+
+    @property
+    def routing(self) -> RoutingStore:
+        """The routing plans and their rules, in the same transaction."""
+
+    @property
+    def capacity(self) -> CapacityStore:
+        """The counters of calls, in the same transaction."""
+
+    @property
+    def quotas(self) -> QuotaStore:
+        """The quotas and their usage, in the same transaction."""
+
+    @property
+    def history(self) -> HistoryStore:
+        """What was changed before, in the same transaction."""
+
     async def client(self, name: str) -> Client | None: ...
 
-    async def clients(self) -> Sequence[Client]:
-        """All clients, by name."""
+    async def clients(self, reseller: str | None = None) -> Sequence[Client]:
+        """All clients, or those of one reseller, by name."""
 
     async def add_client(self, client: Client, now_ms: int) -> None: ...
 
     async def change_client(self, client: Client) -> None:
         """Write the settings of the client with that id."""
-
-    async def account(self, name: str) -> Account | None: ...
-
-    async def accounts(self, client: str | None = None) -> Sequence[Account]:
-        """All accounts, or those of one client, by name."""
-
-    async def identified_by(self, ident: str) -> Sequence[Account]:
-        """The accounts that have the ident."""
-
-    async def add_account(self, account: Account, now_ms: int) -> None: ...
-
-    async def change_account(self, account: Account) -> None:
-        """Write the settings of the account with that id."""
 
     async def rate_table(self, name: str) -> RateTableHead | None: ...
 
@@ -195,7 +197,10 @@ class AdminTransaction(Protocol):
         """The rates of a table, in the same transaction."""
 
     async def names(self, kind: str) -> Sequence[str]:
-        """Names of clients ("client"), accounts ("account") or rate tables ("rate table")."""
+        """Names of one kind: "client", "account", "reseller", "rate table", "routing plan"."""
+
+    async def has(self, kind: str, name: str) -> bool:
+        """Whether there is an object of that kind (as for `names`) and name."""
 
     async def booking(self, reference: str) -> Booking | None:
         """The ledger's row with that reference."""
@@ -205,6 +210,9 @@ class AdminTransaction(Protocol):
 
     async def record(self, entry: AuditEntry) -> None:
         """Add a row to astaudit."""
+
+    async def record_all(self, entries: Sequence[AuditEntry]) -> None:
+        """Add rows to astaudit, in their order."""
 
 
 class AdminStore(Protocol):

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Protocol, TypeAlias
 
-from astcredit.domain.calls import CallRequest
+from astcredit.domain.calls import CallRequest, RouteRequest
 from astcredit.domain.decisions import Decision
 from astcredit.service.errors import CommitUnknown, PoisonError, StorageError
 from astcredit.service.ledger import Carried
@@ -33,6 +33,9 @@ FIRST_PAUSE_SECONDS = 0.01
 LONGEST_PAUSE_SECONDS = 0.5
 
 NOTHING_CARRIED: Carried = MappingProxyType({})
+
+Question = CallRequest | RouteRequest
+"""Operations whose outcome somebody waits for, and that need not be done when nobody does."""
 
 Apply: TypeAlias = Callable[[Sequence[Operation], Carried, list[Outcome]], Awaitable[None]]
 
@@ -55,7 +58,7 @@ class _Item:
     @property
     def wanted(self) -> bool:
         """Whether it must still be done: a request only while somebody waits for its answer."""
-        return not (self.future.cancelled() and isinstance(self.operation, CallRequest))
+        return not (self.future.cancelled() and isinstance(self.operation, Question))
 
 
 class Batcher:
@@ -133,7 +136,7 @@ class Batcher:
                 await self._apply([item.operation for item in batch], carried, outcomes)
             except CommitUnknown as error:
                 self._failed(error, len(batch))
-                carried = {**carried, **_decisions(batch, outcomes)}
+                carried = {**carried, **_answers(batch, outcomes)}
             except PoisonError as error:
                 self._failed(error, len(batch))
                 await self._isolate(batch, error, carried)
@@ -192,13 +195,17 @@ def _fail(item: _Item, error: Exception) -> None:
 
 
 def _id(operation: Operation) -> str:
-    return operation.call_id if isinstance(operation, CallRequest) else ""
+    """Under what the answer to a question is carried to the next attempt."""
+    match operation:
+        case CallRequest(call_id=id) | RouteRequest(ask_id=id):
+            return id
+    return ""
 
 
-def _decisions(batch: Sequence[_Item], outcomes: Sequence[Outcome]) -> dict[str, Decision]:
+def _answers(batch: Sequence[_Item], outcomes: Sequence[Outcome]) -> dict[str, Outcome]:
     pairs = zip(batch, outcomes, strict=True)
     return {
-        item.operation.call_id: outcome
+        _id(item.operation): outcome
         for item, outcome in pairs
-        if isinstance(item.operation, CallRequest) and isinstance(outcome, Decision)
+        if isinstance(item.operation, Question)
     }

@@ -6,25 +6,30 @@ catalog's lock was taken: nothing can slip in between.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias, TypeVar
 
 from astcredit.domain.books import ClientBooks
 from astcredit.domain.catalog import ClientKind
 from astcredit.domain.money import Micros, short_text
-from astcredit.service.admin_ports import Account, AdminTransaction, Client, RateTableHead
+from astcredit.domain.periods import check_zone
+from astcredit.service.admin_ports import AdminTransaction, Client, RateTableHead
 from astcredit.service.errors import RefusedError
 from astcredit.service.naming import (
-    MOST_NAME,
-    MOST_NOTES,
     check_currency,
     check_email,
-    check_idents,
-    check_text,
     known,
+    shown_name,
 )
+
+T = TypeVar("T")
+
+MOST_CAPACITY = 1_000_000
+"""Calls at once: more than a cluster of Asterisks carries."""
+
+_WHOLE = re.compile(r"[0-9]{1,7}", re.ASCII)
 
 
 class Keep(Enum):
@@ -36,15 +41,39 @@ class Keep(Enum):
 KEEP: Final = Keep.KEEP
 
 Limit: TypeAlias = Micros | Literal[Keep.KEEP] | None
-"""A credit limit as it is asked for: an amount, None for no limit, KEEP for the one that is."""
+"""A credit limit or quota as it is asked for: an amount, None for no limit, KEEP for the one that
+is."""
+
+Capacity: TypeAlias = int | Literal[Keep.KEEP] | None
+"""A capacity as it is asked for: calls at once, None for no limit, KEEP for the one that is."""
+
+
+def kept(asked: T | Literal[Keep.KEEP], old: T) -> T:
+    """What was asked for, or what is there already."""
+    return old if asked is KEEP else asked
+
+
+def parse_capacity(text: str) -> int | None:
+    """A capacity, 0 to MOST_CAPACITY calls at once; an empty text is no limit.
+
+    Raises ValueError.
+    """
+    if not text:
+        return None
+    if _WHOLE.fullmatch(text) is None or int(text) > MOST_CAPACITY:
+        raise ValueError(
+            f"{shown_name(text)}: expected a whole number from 0 to {MOST_CAPACITY},"
+            " or '' for no limit"
+        )
+    return int(text)
 
 
 @dataclass(frozen=True, slots=True)
 class ClientChange:
-    """New values for settings of a client; what is None (credit_limit: KEEP) stays.
+    """New values for settings of a client; what is None (limits and capacities: KEEP) stays.
 
     `credit_limit` None means no limit, which a prepaid client cannot have: it gets 0. An empty
-    `rate_table` or `email` means none.
+    text means none.
     """
 
     kind: ClientKind | None = None
@@ -52,11 +81,19 @@ class ClientChange:
     credit_limit: Limit = KEEP
     rate_table: str | None = None
     email: str | None = None
+    reseller: str | None = None
+    routing_plan: str | None = None
+    orig_capacity: Capacity = KEEP
+    term_capacity: Capacity = KEEP
+    monthly_quota: Limit = KEEP
+    daily_quota: Limit = KEEP
+    timezone: str | None = None
+    low_balance: Limit = KEEP
 
     def applied_to(self, client: Client) -> Client:
         """The client after the change. Raises RefusedError for a value that cannot be."""
         kind = self.kind or client.kind
-        limit = client.credit_limit if self.credit_limit is KEEP else self.credit_limit
+        limit = kept(self.credit_limit, client.credit_limit)
         if limit is None and kind is ClientKind.PREPAID:
             limit = 0
         return replace(
@@ -66,29 +103,22 @@ class ClientChange:
             currency=client.currency if self.currency is None else check_currency(self.currency),
             rate_table=client.rate_table if self.rate_table is None else self.rate_table,
             email=client.email if self.email is None else check_email(self.email),
+            reseller=client.reseller if self.reseller is None else self.reseller,
+            routing_plan=client.routing_plan if self.routing_plan is None else self.routing_plan,
+            orig_capacity=kept(self.orig_capacity, client.orig_capacity),
+            term_capacity=kept(self.term_capacity, client.term_capacity),
+            monthly_quota=kept(self.monthly_quota, client.monthly_quota),
+            daily_quota=kept(self.daily_quota, client.daily_quota),
+            timezone=client.timezone if self.timezone is None else _checked_zone(self.timezone),
+            low_balance=kept(self.low_balance, client.low_balance),
         )
 
 
-@dataclass(frozen=True, slots=True)
-class AccountChange:
-    """New values for settings of an account; what is None stays, empty texts mean none."""
-
-    idents: Sequence[str] | None = None
-    rate_table: str | None = None
-    tag: str | None = None
-    notes: str | None = None
-
-    def applied_to(self, account: Account) -> Account:
-        """The account after the change. Raises RefusedError for a value that cannot be."""
-        return replace(
-            account,
-            idents=check_idents(account.idents if self.idents is None else self.idents),
-            rate_table=account.rate_table if self.rate_table is None else self.rate_table,
-            tag=account.tag if self.tag is None else check_text("tag", self.tag, MOST_NAME),
-            notes=account.notes
-            if self.notes is None
-            else check_text("notes", self.notes, MOST_NOTES),
-        )
+def _checked_zone(name: str) -> str:
+    try:
+        return check_zone(name)
+    except ValueError as error:
+        raise RefusedError(str(error)) from None
 
 
 async def known_client(transaction: AdminTransaction, name: str) -> Client:
@@ -96,14 +126,23 @@ async def known_client(transaction: AdminTransaction, name: str) -> Client:
     return await known("client", name, await transaction.client(name), transaction.names)
 
 
-async def known_account(transaction: AdminTransaction, name: str) -> Account:
-    """The account of that name. Raises RefusedError with the nearest one."""
-    return await known("account", name, await transaction.account(name), transaction.names)
-
-
 async def known_rate_table(transaction: AdminTransaction, name: str) -> RateTableHead:
     """The rate table of that name. Raises RefusedError with the nearest one."""
     return await known("rate table", name, await transaction.rate_table(name), transaction.names)
+
+
+async def require(transaction: AdminTransaction, kind: str, name: str) -> None:
+    """Raise RefusedError with the nearest name unless there is an object of that kind and name."""
+    found = name if await transaction.has(kind, name) else None
+    await known(kind, name, found, transaction.names)
+
+
+async def check_references(transaction: AdminTransaction, client: Client) -> None:
+    """Refuse a client of a reseller, or with a routing plan or rate table, that is not there."""
+    for kind, name in (("reseller", client.reseller), ("routing plan", client.routing_plan)):
+        if name:
+            await require(transaction, kind, name)
+    await check_currencies(transaction, client)
 
 
 async def check_client_change(
@@ -118,7 +157,7 @@ async def check_client_change(
             f"client {old.name!r} has bookings or calls in {old.currency}: its currency cannot"
             " change any more"
         )
-    await check_currencies(transaction, new)
+    await check_references(transaction, new)
     after = replace(books, kind=new.kind, credit_limit=new.credit_limit)
     checked = (new.kind, new.credit_limit) != (old.kind, old.credit_limit)
     if checked and overdrawn(after):
@@ -143,25 +182,14 @@ def sum_text(books: ClientBooks) -> str:
 
 async def check_currencies(transaction: AdminTransaction, client: Client) -> None:
     """Refuse a client whose calls would be rated in another currency."""
-    await _check_rate_table(transaction, client.rate_table, client)
+    await check_rate_table(transaction, client.rate_table, client)
     if client.id:
-        for account in await transaction.accounts(client.name):
-            await _check_rate_table(transaction, account.rate_table, client)
+        for account in await transaction.accounts.all(client.name):
+            await check_rate_table(transaction, account.rate_table, client)
 
 
-async def check_account(transaction: AdminTransaction, account: Account, owner: Client) -> None:
-    """Refuse an account in two currencies, or one that answers to another's name."""
-    await _check_rate_table(transaction, account.rate_table, owner)
-    for ident in account.idents:
-        for other in await transaction.identified_by(ident):
-            if other.name != account.name:
-                raise RefusedError(
-                    f"ident {ident!r} of account {account.name!r} identifies account"
-                    f" {other.name!r} of client {other.client!r} already"
-                )
-
-
-async def _check_rate_table(transaction: AdminTransaction, name: str, client: Client) -> None:
+async def check_rate_table(transaction: AdminTransaction, name: str, client: Client) -> None:
+    """Refuse a rate table in another currency than the client's; an empty name is none."""
     if not name:
         return
     table = await known_rate_table(transaction, name)

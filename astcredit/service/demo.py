@@ -7,8 +7,10 @@ from typing import Final
 from astcredit.domain.catalog import ClientKind
 from astcredit.domain.money import MICROS
 from astcredit.domain.rating import Rate
+from astcredit.service.account_desk import AccountDesk
+from astcredit.service.account_rules import AccountChange
 from astcredit.service.administration import Administration
-from astcredit.service.catalog_rules import AccountChange, ClientChange
+from astcredit.service.catalog_rules import ClientChange
 from astcredit.service.money_desk import MoneyDesk
 from astcredit.service.rate_desk import RateDesk
 
@@ -47,12 +49,14 @@ RATES: Final = (
 )
 
 
-async def load_demo(administration: Administration, money: MoneyDesk, rates: RateDesk) -> list[str]:
+async def load_demo(
+    administration: Administration, accounts: AccountDesk, money: MoneyDesk, rates: RateDesk
+) -> list[str]:
     """Add what of the demo set is not there yet; a line for each thing that was added."""
     added = await _rate_table(administration, rates)
     added += await _clients(administration)
-    if NAME not in {account.name for account in await administration.accounts()}:
-        await administration.add_account(NAME, NAME, AccountChange(idents=(NAME,)))
+    if NAME not in {account.name for account in await accounts.accounts()}:
+        await accounts.add(NAME, NAME, AccountChange(idents=(NAME,)))
         added.append(f"account {NAME}, identified by the accountcode {NAME}")
     booked = await money.top_up(NAME, TOPUP, REFERENCE)
     if not booked.already:

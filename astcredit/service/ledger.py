@@ -1,53 +1,61 @@
 """Operations on the books, a batch in one transaction.
 
-The clients that the batch touches are locked in one fixed order; then the operations are
-decided in pure code, one after the other in the order in which they came, against those rows;
-then everything is written. What the first operation took is gone for the second, exactly as if
-each had had a transaction of its own.
+The clients that the batch touches are locked in one fixed order, then the counters of capacity
+in theirs; then the operations are decided in pure code, one after the other in the order in which
+they came, against those rows; then everything is written. What the first operation took is gone
+for the second, exactly as if each had had a transaction of its own.
 
 Every operation may be repeated. An end that finds its call settled changes nothing. A request
 whose CDR is already there was committed by an attempt whose COMMIT got no answer: it keeps the
-answer of that attempt (`carried`) and is not booked again. That is asked under the client's
-lock, which the lost attempt held until it was over.
+answer of that attempt (`carried`) and is not booked again. So does a request for a next route
+whose call is on that route already. That is asked under the client's lock, which the lost
+attempt held until it was over.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import TypeAlias
 
 from astcredit.domain.books import ClientBooks, OpenCall
-from astcredit.domain.calls import CallRequest, ChannelEnded, HangupReport, LegAnswered
+from astcredit.domain.calls import (
+    CallRequest,
+    ChannelEnded,
+    HangupReport,
+    LegAnswered,
+    RouteRequest,
+)
+from astcredit.domain.capacity import Level
 from astcredit.domain.catalog import Catalog, compile_catalog
-from astcredit.domain.decisions import CallPolicy, Decision, decide
-from astcredit.domain.settlement import Ending, Settlement, settle
-from astcredit.domain.states import CallEvent, CallState, after
-from astcredit.service.endings import end_of_channel, end_of_report, unreported
-from astcredit.service.open_calls import OpenCalls
+from astcredit.domain.decisions import CallPolicy, Decision, Inquiry
+from astcredit.domain.quotas import ClientPeriod
+from astcredit.domain.routing import Routing
+from astcredit.domain.screening import route, screen
+from astcredit.service.batch import Batch, BatchAnswers, BatchRows
 from astcredit.service.operations import (
-    Answered,
-    Changed,
     Expire,
+    Gone,
     Operation,
     Outcome,
+    Reconciled,
     Undelivered,
 )
 from astcredit.service.ports import (
     Books,
     BooksTransaction,
     CatalogSource,
-    Changes,
     Channel,
     Links,
-    NewCall,
     NoLinks,
 )
 
-Carried: TypeAlias = Mapping[str, Decision]
-"""Answers, by call id, of an earlier attempt that may or may not have been committed."""
+Carried: TypeAlias = Mapping[str, Outcome]
+"""Answers of an earlier attempt that may or may not have been committed: decisions by the id of
+the call, routes by the id of the question."""
 
-NOTHING = Changed()
+Screened: TypeAlias = Mapping[str, Inquiry | Decision]
+"""What the catalog says of the requests, by the id of the call."""
+
 NO_LINKS = NoLinks()
 EMPTY = compile_catalog(0, {}, {}, {})
 
@@ -93,7 +101,7 @@ class Ledger:
         self, operations: Sequence[Operation], transaction: BooksTransaction
     ) -> Catalog:
         """The catalog as the transaction sees it; endings are settled without one."""
-        if any(isinstance(operation, CallRequest) for operation in operations):
+        if any(isinstance(operation, CallRequest | RouteRequest) for operation in operations):
             return await self._catalog.at_least(await transaction.catalog_version())
         return EMPTY
 
@@ -104,30 +112,91 @@ class Ledger:
         operations: Sequence[Operation],
         carried: Carried,
     ) -> Batch:
+        screened = self._screened(operations, catalog)
         call_ids, channels = _subjects(operations)
         found = await transaction.find_open(call_ids, channels) if call_ids or channels else {}
-        client_ids = {*found.values(), *_payers(operations, catalog)}
+        client_ids = {*found.values(), *_payers(screened.values())}
         clients = await transaction.lock_clients(client_ids) if client_ids else {}
         calls = await transaction.load_open(found) if found else ()
+        routings = self._routings(operations, calls, catalog)
+        levels = _levels(screened.values(), routings, calls)
+        uses = await transaction.lock_uses(levels) if levels else {}
         repeated = {o.call_id for o in operations if isinstance(o, CallRequest)} & set(carried)
         recorded = await transaction.recorded(repeated) if repeated else frozenset()
-        known = {call_id: carried[call_id] for call_id in recorded}
-        return Batch(
-            catalog,
-            self._policy,
-            self._now_ms(),
-            self._links,
-            clients,
-            calls,
-            known,
-            self._denied_cdr,
-        )
+        known = {id: carried[id] for id in carried if id not in repeated or id in recorded}
+        now_ms = self._now_ms()
+        periods = _periods(clients.values(), calls, now_ms)
+        usages = await transaction.load_usages(periods) if periods else {}
+        gone = {o.call_id for o in operations if isinstance(o, Gone | Expire)}
+        nodes = {call.node for call in calls if call.call_id in gone}
+        heard = await transaction.heard_until(nodes) if nodes else {}
+        rows = BatchRows(clients, calls, uses, usages, heard)
+        answers = BatchAnswers(screened, routings, known)
+        return Batch(rows, answers, self._policy, now_ms, self._links, self._denied_cdr)
+
+    def _screened(self, operations: Iterable[Operation], catalog: Catalog) -> Screened:
+        now_ms = self._now_ms()
+        return {
+            operation.call_id: screen(operation, catalog, self._policy, now_ms)
+            for operation in operations
+            if isinstance(operation, CallRequest)
+        }
+
+    def _routings(
+        self, operations: Iterable[Operation], calls: Iterable[OpenCall], catalog: Catalog
+    ) -> dict[str, Routing]:
+        """All routes of the calls for which a next one is asked."""
+        asked = [o for o in operations if isinstance(o, RouteRequest)]
+        ids = {request.call_id for request in asked}
+        callers = {Channel(r.node, r.uniqueid) for r in asked if not r.call_id}
+        found = {}
+        for call in calls:
+            account = catalog.accounts.get(call.occupancy.account_id or 0)
+            meant = call.call_id in ids or Channel(call.node, call.uniqueid) in callers
+            if meant and account is not None:
+                found[call.call_id] = route(
+                    catalog,
+                    account,
+                    call.number,
+                    call.rate,
+                    node=call.node,
+                    key=call.call_id,
+                    now_ms=call.created_at_ms,
+                    policy=self._policy,
+                )
+        return {id: routing for id, routing in found.items() if routing is not None}
 
 
-def _payers(operations: Iterable[Operation], catalog: Catalog) -> set[int]:
-    requests = (o for o in operations if isinstance(o, CallRequest))
-    accounts = (catalog.identify(request.accountcode) for request in requests)
+def _payers(screened: Iterable[Inquiry | Decision]) -> set[int]:
+    accounts = (found.account for found in screened)
     return {account.client_id for account in accounts if account is not None}
+
+
+def _levels(
+    screened: Iterable[Inquiry | Decision],
+    routings: Mapping[str, Routing],
+    calls: Iterable[OpenCall],
+) -> set[Level]:
+    """Every counter that the batch may look at or change."""
+    levels: set[Level] = set()
+    for inquiry in screened:
+        if isinstance(inquiry, Inquiry):
+            levels.update(inquiry.levels())
+    for call in calls:
+        levels.update(call.occupancy.levels())
+        routing = routings.get(call.call_id)
+        for way in routing.routes if routing else ():
+            mine = call.occupancy
+            levels.update(way.occupancy(mine.account_id, mine.reseller_id).levels())
+    return levels
+
+
+def _periods(
+    clients: Iterable[ClientBooks], calls: Iterable[OpenCall], now_ms: int
+) -> set[ClientPeriod]:
+    """The periods of the quotas that the batch may look at or change."""
+    periods = {(client.id, p) for client in clients for p in client.quotas.periods(now_ms)}
+    return periods | {(call.client_id, period) for call in calls for period in call.periods}
 
 
 def _subjects(operations: Iterable[Operation]) -> tuple[set[str], set[Channel]]:
@@ -135,8 +204,11 @@ def _subjects(operations: Iterable[Operation]) -> tuple[set[str], set[Channel]]:
     channels: set[Channel] = set()
     for operation in operations:
         match operation:
-            case Undelivered(call_id) | Expire(call_id):
+            case Undelivered(call_id) | Expire(call_id) | Gone(call_id) | Reconciled(call_id):
                 call_ids.add(call_id)
+            case RouteRequest(call_id=call_id, node=node, uniqueid=uniqueid):
+                call_ids.add(call_id)
+                channels.add(Channel(node, uniqueid))
             case LegAnswered(node=node, caller_uniqueid=uniqueid, call_id=call_id):
                 call_ids.add(call_id)
                 channels.add(Channel(node, uniqueid))
@@ -147,169 +219,3 @@ def _subjects(operations: Iterable[Operation]) -> tuple[set[str], set[Channel]]:
                 channels.add(Channel(node, uniqueid))
     call_ids.discard("")
     return call_ids, channels
-
-
-class Batch:
-    """The rows of one transaction, as they change from one operation to the next."""
-
-    def __init__(
-        self,
-        catalog: Catalog,
-        policy: CallPolicy,
-        now_ms: int,
-        links: Links,
-        clients: Mapping[int, ClientBooks],
-        calls: Iterable[OpenCall],
-        known: Mapping[str, Decision],
-        denied_cdr: bool,
-    ) -> None:
-        self.changes = Changes()
-        self._catalog = catalog
-        self._policy = policy
-        self._now_ms = now_ms
-        self._links = links
-        self._clients = dict(clients)
-        self._calls = OpenCalls(calls)
-        self._known = known
-        self._denied_cdr = denied_cdr
-
-    def apply(self, operation: Operation) -> Outcome:
-        """Apply one operation to the rows."""
-        match operation:
-            case CallRequest():
-                return self._authorize(operation)
-            case LegAnswered():
-                return self._answer(operation)
-            case ChannelEnded():
-                return self._channel_ended(operation)
-            case HangupReport():
-                return self._hangup(operation)
-            case Undelivered():
-                return self._undelivered(operation)
-            case Expire():
-                return self._expire(operation)
-
-    def _authorize(self, request: CallRequest) -> Decision:
-        if request.call_id in self._known:
-            return self._known[request.call_id]
-        account = self._catalog.identify(request.accountcode)
-        client = None if account is None else self._clients.get(account.client_id)
-        decision = decide(request, self._catalog, client, self._policy, self._now_ms)
-        expires_at_ms = self._policy.expires_at_ms(self._now_ms, decision.seconds)
-        new = NewCall(request, decision, self._now_ms, expires_at_ms)
-        if not decision.allowed:
-            if self._denied_cdr:
-                self.changes.calls.append(new)
-        elif decision.client is not None:
-            self.changes.calls.append(new)
-            self._set_client(decision.client)
-            self._open(new, decision)
-        return decision
-
-    def _open(self, new: NewCall, decision: Decision) -> None:
-        request = new.request
-        assert decision.client is not None
-        assert decision.rate is not None
-        call = OpenCall(
-            call_id=request.call_id,
-            client_id=decision.client.id,
-            node=request.node,
-            uniqueid=request.uniqueid,
-            leg_uniqueid=None,
-            state=CallState.OPEN,
-            rate=decision.rate,
-            reserved=decision.reserved,
-            seconds=decision.seconds,
-            created_at_ms=new.created_at_ms,
-            expires_at_ms=new.expires_at_ms,
-            dialed_at_ms=None,
-            answered_at_ms=None,
-        )
-        self._calls.put(call)
-
-    def _answer(self, event: LegAnswered) -> Changed:
-        call = self._calls.meant(event.call_id, Channel(event.node, event.caller_uniqueid))
-        if call is None:
-            return Changed(unreserved=event) if event.call_id else NOTHING
-        state = after(call.state, CallEvent.ANSWER)
-        if state is None:
-            return NOTHING
-        answered = Answered(_answered(call, state, event), event.trunk)
-        self._calls.put(answered.call)
-        self.changes.answered.append(answered)
-        return Changed(answered=(answered,))
-
-    def _channel_ended(self, event: ChannelEnded) -> Changed:
-        settled = []
-        for call in self._calls.of_channel(Channel(event.node, event.uniqueid)):
-            if call.leg_uniqueid == event.uniqueid:
-                settled.append(self._settle(call, end_of_channel(event, CallEvent.END)))
-            elif call.state is CallState.OPEN:
-                settled.append(self._settle(call, end_of_channel(event, CallEvent.RELEASE)))
-        return Changed(settled=tuple(s for s in settled if s is not None))
-
-    def _hangup(self, report: HangupReport) -> Changed:
-        caller = Channel(report.node, report.uniqueid)
-        call = self._calls.meant(report.call_id, caller)
-        if call is None or self._is_listeners(call, report):
-            return NOTHING
-        before = [] if self._links.configured(call.node) else self._calls.before(call, caller)
-        settled = [self._settle(call, end_of_report(report))]
-        settled += [self._settle(other, unreported(report)) for other in before]
-        return Changed(settled=tuple(s for s in settled if s is not None))
-
-    def _is_listeners(self, call: OpenCall, report: HangupReport) -> bool:
-        """Whether the end of this call is for the AMI listener of its node to tell.
-
-        A leg that the listener heard being answered may still be up. An attempt that failed has
-        no such leg: it is released, so that a caller who goes on to voicemail holds no money. A
-        call whose answer the listener missed is settled from the report. After a blind transfer
-        the leg lives on: where AMI is configured it is left to the listener, even if the link is
-        down at the moment.
-        """
-        if report.answered and report.blind_transfer != "":
-            return self._links.configured(call.node)
-        # Without a DIALSTATUS another application than Dial was used: the listener knows better.
-        heard = call.state is CallState.ANSWERED or not report.dialstatus
-        return heard and self._links.up(call.node)
-
-    def _undelivered(self, operation: Undelivered) -> Changed:
-        ending = Ending(CallEvent.RELEASE, operation.at_ms, "undelivered")
-        return self._changed(self._calls.get(operation.call_id), ending)
-
-    def _expire(self, operation: Expire) -> Changed:
-        call = self._calls.get(operation.call_id)
-        if call is None or call.expires_at_ms > self._now_ms:
-            return NOTHING
-        note = "no end was seen; closed when the call could last no longer"
-        ending = Ending(CallEvent.EXPIRE, operation.at_ms, "expiry", estimated=True, note=note)
-        return self._changed(call, ending)
-
-    def _changed(self, call: OpenCall | None, ending: Ending) -> Changed:
-        settlement = self._settle(call, ending) if call else None
-        return Changed(settled=(settlement,)) if settlement else NOTHING
-
-    def _settle(self, call: OpenCall, ending: Ending) -> Settlement | None:
-        settlement = settle(self._clients[call.client_id], call, ending, self._now_ms)
-        if settlement is None:
-            return None
-        self._calls.remove(call)
-        self._set_client(settlement.client)
-        self.changes.settlements.append(settlement)
-        if settlement.charge:
-            self.changes.ledger.append(settlement.charge)
-        return settlement
-
-    def _set_client(self, client: ClientBooks) -> None:
-        self._clients[client.id] = client
-        self.changes.clients[client.id] = client
-
-
-def _answered(call: OpenCall, state: CallState, event: LegAnswered) -> OpenCall:
-    return replace(
-        call,
-        state=state,
-        leg_uniqueid=event.leg_uniqueid,
-        answered_at_ms=event.answered_at_ms,
-        dialed_at_ms=event.dialed_at_ms,
-    )

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from astcredit.domain import correction
+from astcredit.domain.alerts import low_balance
 from astcredit.domain.books import ClientBooks, LedgerEntry, LedgerKind
 from astcredit.domain.money import (
     MICROS,
@@ -17,10 +19,11 @@ from astcredit.domain.money import (
     amount_text,
     short_text,
 )
-from astcredit.service.admin_ports import AdminStore, AdminTransaction, AuditEntry, Booking, Client
+from astcredit.service.admin_ports import AdminStore, AdminTransaction, Booking, Client
 from astcredit.service.administration import ClientAndBooks
 from astcredit.service.catalog_rules import known_client, overdrawn, sum_text
 from astcredit.service.errors import CommitUnknown, PoisonError, RefusedError, TransientError
+from astcredit.service.history_ports import AuditEntry
 from astcredit.service.ids import CallIds
 from astcredit.service.naming import MOST_NOTE, MOST_REFERENCE, check_name, check_text
 from astcredit.service.persistence import persistently
@@ -29,8 +32,8 @@ from astcredit.service.ports import Changes
 MOST_BALANCE = 10**MOST_INTEGER_DIGITS * MICROS - 1
 """The largest amount that the columns hold, in MariaDB and so in SQLite too."""
 
-CALL_REFERENCE = "call:"
-"""References that begin so belong to the charges of calls."""
+KEPT_REFERENCES = ("call:", correction.REFERENCE)
+"""References that begin so belong to the charges of calls, and to their corrections."""
 
 MOST_UNKNOWN = 3
 """How often a booking whose COMMIT got no answer is looked for, before a person has to."""
@@ -80,8 +83,9 @@ class MoneyDesk:
         if reference is None:
             reference = f"topup:{self._new_id()}"
         check_name("reference", reference, MOST_REFERENCE)
-        if reference.startswith(CALL_REFERENCE):
-            raise RefusedError(f"reference {reference!r}: {CALL_REFERENCE} is kept for calls")
+        for kept in KEPT_REFERENCES:
+            if reference.startswith(kept):
+                raise RefusedError(f"reference {reference!r}: {kept} is kept for calls")
         check_text("note", note, MOST_NOTE)
         order = _Order(client, LedgerKind.TOPUP, amount, reference, note)
         return await self._book(order, f"run the same command with --reference {reference}")
@@ -141,7 +145,8 @@ class MoneyDesk:
             if booking is not None:
                 return _repeated(order, client, booking)
             after, entry = self._posted(order, client, books)
-            changes = Changes(ledger=[entry], clients={client.id: after})
+            after, alerts = low_balance(after, self._now_ms())
+            changes = Changes(ledger=[entry], clients={client.id: after}, alerts=alerts)
             await transaction.books.write(changes)
             await self._record(transaction, order, books, after)
         return Booked(client, order.amount, after.balance, order.reference, already=False)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TypeVar
 
+from astcredit.domain.notices import mail_address
 from astcredit.domain.text import printable
 from astcredit.service.errors import RefusedError
 
@@ -25,14 +26,10 @@ MOST_NOTE = 200
 MOST_NOTES = 1_000
 """Characters of an account's notes: a paragraph, not a document."""
 
-MOST_EMAIL = 254
-"""Characters of an address that SMTP can carry (RFC 5321, errata 1690)."""
-
 MOST_REFERENCE = 120
 """Characters of a booking's reference: what the column holds."""
 
 _CURRENCY = re.compile(r"[A-Z]{3}", re.ASCII)
-_EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
 
 
 def check_name(what: str, name: str, most: int = MOST_NAME) -> str:
@@ -65,22 +62,13 @@ def check_currency(currency: str) -> str:
 
 def check_email(email: str) -> str:
     """`email`, empty or an address. Raises RefusedError."""
-    if email and (
-        len(email) > MOST_EMAIL or not email.isprintable() or _EMAIL.fullmatch(email) is None
-    ):
-        raise RefusedError(f"email {shown_name(email)}: expected an address as anna@example.com")
+    if email:
+        try:
+            mail_address(email)
+        except ValueError:
+            expected = "expected an address as anna@example.com"
+            raise RefusedError(f"email {shown_name(email)}: {expected}") from None
     return email
-
-
-def check_idents(idents: Sequence[str]) -> tuple[str, ...]:
-    """The idents of an account, if they can be. Raises RefusedError."""
-    if not idents:
-        raise RefusedError("ident: expected at least one name that identifies the account")
-    for ident in idents:
-        check_name("ident", ident)
-        if idents.count(ident) > 1:
-            raise RefusedError(f"ident {shown_name(ident)}: expected each name once")
-    return tuple(idents)
 
 
 async def known(
@@ -92,6 +80,12 @@ async def known(
     close = difflib.get_close_matches(name, await names(kind), n=1)
     nearest = f"; the nearest is {shown_name(close[0])}" if close else ""
     raise RefusedError(f"there is no {kind} {shown_name(name)}{nearest}")
+
+
+def appear(words: Iterable[str], texts: Sequence[str]) -> bool:
+    """Whether every word is in one of the texts at least, in capitals or not: a quick search."""
+    folded = [text.casefold() for text in texts]
+    return all(any(word.casefold() in text for text in folded) for word in words)
 
 
 def already_there(kind: str, name: str) -> RefusedError:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from astcredit.domain.alerts import Alert
 from astcredit.domain.books import ClientBooks, LedgerEntry, OpenCall
 from astcredit.domain.calls import (
     Authorization,
@@ -15,11 +16,16 @@ from astcredit.domain.calls import (
     Funds,
     HangupReport,
     LegAnswered,
+    Origin,
+    RouteRequest,
 )
+from astcredit.domain.capacity import Level, Uses
 from astcredit.domain.catalog import Catalog
 from astcredit.domain.decisions import Decision
+from astcredit.domain.quotas import ClientPeriod, Usage
 from astcredit.domain.settlement import Settlement
-from astcredit.service.operations import Answered
+from astcredit.domain.states import CallState
+from astcredit.service.operations import Answered, Rerouted
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +34,41 @@ class Channel:
 
     node: str
     uniqueid: str
+
+
+@dataclass(frozen=True, slots=True)
+class LiveChannel:
+    """A channel that Asterisk says is up. `seconds` is its age.
+
+    As far as manager.conf lets its variables be seen (channelvars): `call_id` is AC_CALL, the
+    newest call that it made; `leg_of` and `answered_at_ms` are AC_LEG, of which call it is the
+    outbound leg and when it was answered.
+    """
+
+    name: str
+    uniqueid: str
+    linkedid: str
+    accountcode: str
+    state: str
+    seconds: int | None
+    call_id: str
+    bridge_id: str
+    leg_of: str = ""
+    answered_at_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OpenOnNode:
+    """What recovery wants to know of an open call. `until_ms` is its last allowed instant, None
+    as long as it is not answered; `seconds` is what it may last after its answer."""
+
+    call_id: str
+    uniqueid: str
+    linkedid: str
+    leg_uniqueid: str | None
+    state: CallState
+    until_ms: int | None
+    seconds: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,18 +81,43 @@ class NewCall:
     expires_at_ms: int
 
 
+@dataclass(frozen=True, slots=True)
+class EndedCall:
+    """What is on record of a call that is over: the number that was called, and who said that it
+    is over (empty for one that was refused)."""
+
+    call_id: str
+    number: str
+    settled_by: str
+
+
 @dataclass(slots=True)
 class Changes:
-    """Everything that one transaction writes, in the order in which it is written."""
+    """Everything that one transaction writes, in the order in which it is written.
+
+    `uses` says by how much the counters of capacity change; `usages` is what stands of quotas;
+    `heard` says of nodes up to when all that happened there is on record.
+    """
 
     calls: list[NewCall] = field(default_factory=list)
+    rerouted: list[Rerouted] = field(default_factory=list)
     answered: list[Answered] = field(default_factory=list)
     settlements: list[Settlement] = field(default_factory=list)
     ledger: list[LedgerEntry] = field(default_factory=list)
     clients: dict[int, ClientBooks] = field(default_factory=dict)
+    uses: dict[Level, int] = field(default_factory=dict)
+    usages: dict[ClientPeriod, Usage] = field(default_factory=dict)
+    alerts: list[Alert] = field(default_factory=list)
+    heard: dict[str, int] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
-        return bool(self.calls or self.answered or self.settlements or self.ledger)
+        rows = (self.calls, self.rerouted, self.answered, self.settlements, self.ledger)
+        return any(rows) or bool(self.usages or self.heard)
+
+    def use(self, levels: Iterable[Level], calls: int) -> None:
+        """Count so many calls more (or less) at each level."""
+        for level in levels:
+            self.uses[level] = self.uses.get(level, 0) + calls
 
 
 class BooksTransaction(Protocol):
@@ -70,6 +136,16 @@ class BooksTransaction(Protocol):
 
     async def load_open(self, call_ids: Collection[str]) -> Sequence[OpenCall]:
         """Those of the calls that are still open; to be asked once their clients are locked."""
+
+    async def lock_uses(self, levels: Collection[Level]) -> Uses:
+        """Lock counters of capacity, in the one fixed order, and read them; to be asked once
+        the clients are locked."""
+
+    async def load_usages(self, periods: Collection[ClientPeriod]) -> Mapping[ClientPeriod, Usage]:
+        """What clients used in those periods, if anything; to be asked once they are locked."""
+
+    async def heard_until(self, nodes: Collection[str]) -> Mapping[str, int]:
+        """Up to when all that happened on those nodes is on record; nothing for others."""
 
     async def recorded(self, call_ids: Collection[str]) -> frozenset[str]:
         """Those of the ids that have a CDR; to be asked once their clients are locked."""
@@ -91,6 +167,12 @@ class Books(Protocol):
     async def expired(self, now_ms: int, most: int) -> Sequence[str]:
         """Ids of calls whose reservation is past its last possible second."""
 
+    async def open_on(self, node: str) -> Sequence[OpenOnNode]:
+        """The calls of a node that are open now."""
+
+    async def ended(self, call_id: str) -> EndedCall | None:
+        """The call, if it is on record and over."""
+
     async def catalog_version(self) -> int:
         """The version of the catalog now."""
 
@@ -107,6 +189,26 @@ class CatalogSource(Protocol):
         What is on record but makes no sense is not taken over: the last catalog that did stays
         in force. Raises StorageError when there is none.
         """
+
+
+class Peer(Protocol):
+    """An Asterisk server that is linked, for recovery. Every method may raise AstcreditError."""
+
+    async def now_ms(self) -> int:
+        """The time by its clock."""
+
+    async def channels(self) -> Sequence[LiveChannel]:
+        """All channels that live on it now: a complete list."""
+
+    async def answered_at_ms(self, leg: LiveChannel) -> int | None:
+        """When a leg was answered, by its own CDR; None if that is not known."""
+
+    async def limit(self, channel: LiveChannel, seconds: float) -> bool:
+        """End the channel after so many seconds from now, whatever happens to it; False if that
+        could not be set, as for a channel that is not there any more."""
+
+    async def hangup(self, uniqueid: str) -> bool:
+        """End a channel; False if it is not there."""
 
 
 class Links(Protocol):
@@ -136,14 +238,16 @@ class CallControl(Protocol):
     async def authorize(self, request: CallRequest) -> Authorization:
         """Reserve the most that the call can cost; returns only after commit."""
 
-    async def next_route(self, node: str, uniqueid: str, call_id: str) -> Authorization:
+    async def next_route(self, request: RouteRequest) -> Authorization:
         """The next route of the same reservation, or NOROUTE."""
 
     async def report_hangup(self, report: HangupReport) -> None:
         """Take what the `h` extension saw; settle if no AMI link will."""
 
-    async def funds(self, accountcode: str) -> Funds | None:
+    async def funds(self, origin: Origin, number: str = "") -> Funds | None:
         """Balance of the account's client; None if there is no such account.
+
+        `number` is what the channel dialled: a tech prefix may tell whose call it is.
 
         Raises StorageError when the database does not answer in time."""
 

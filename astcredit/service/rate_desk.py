@@ -11,13 +11,13 @@ from astcredit.domain.ratetable import Candidate, RateRow, RateTable
 from astcredit.domain.rating import Rate
 from astcredit.service.admin_ports import (
     AdminStore,
-    AuditEntry,
     RatesTransaction,
     RateTableHead,
     StoredPeriod,
 )
 from astcredit.service.catalog_rules import known_rate_table
 from astcredit.service.errors import RefusedError
+from astcredit.service.history_ports import AuditEntry
 from astcredit.service.persistence import persistently
 
 STEP = 5_000

@@ -1,24 +1,27 @@
-"""Looking at calls: those that are up, those that are over, and the sum behind a charge."""
+"""Looking at calls: those that are up, those that are over; and ending one."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
-from astcredit.domain.calls import AuthStatus
-from astcredit.domain.money import Micros, short_text
-from astcredit.domain.rating import Rate, explain, price
+from astcredit.domain.money import Micros
+from astcredit.domain.rating import Rate, price
 from astcredit.domain.states import CallState
-from astcredit.service.admin_ports import AdminStore, AuditEntry
+from astcredit.service.admin_ports import AdminStore
+from astcredit.service.call_filters import ActiveFilter, CdrFilter
 from astcredit.service.errors import RefusedError
+from astcredit.service.history_ports import AuditEntry
 
 
 @dataclass(frozen=True, slots=True)
 class ActiveCall:
     """A call that is up or being set up. Amounts are micros, instants milliseconds.
 
-    `leg_uniqueid` is the outbound leg, None until it is answered.
+    `leg_uniqueid` is the outbound leg, None until it is answered. `routing_plan`, `route_prefix`
+    (as people write it) and `terminator` are None on the dialplan's own trunk. `callerid` is the
+    number presented, `ani` the caller's own.
     """
 
     id: str
@@ -36,6 +39,12 @@ class ActiveCall:
     seconds_allowed: int
     date_created: int
     answered_at: int | None
+    reseller: str | None
+    routing_plan: str | None
+    route_prefix: str | None
+    terminator: str | None
+    ani: str
+    source: str
 
     @property
     def billed_channel(self) -> str:
@@ -59,7 +68,9 @@ class CdrRecord:
     """A call's CDR with the names of its client and account, None where none was recognised.
 
     Amounts are micros, instants and the two times of a call milliseconds; what is not known (yet)
-    is None.
+    is None. `corrected…` is what was found out after the end, None where it was right: amounts are
+    added to price and ourcost. Routing plan, the route's prefix (as people write it) and terminator
+    are of the route that carried the call or was tried last, None on the dialplan's own trunk.
     """
 
     id: str
@@ -104,6 +115,32 @@ class CdrRecord:
     uniqueid: str
     linkedid: str
     leg_uniqueid: str | None
+    reseller: str | None
+    ani: str
+    source: str
+    ident_by: str
+    tech_prefix: str
+    routing_plan: str | None
+    route_prefix: str | None
+    terminator: str | None
+    tried: str
+    cost_prefix: str
+    cost_rate: Micros | None
+    cost_connect_fee: Micros | None
+    cost_first_increment: int | None
+    cost_next_increment: int | None
+    cost_grace_seconds: int | None
+    cost_minimum_charge: Micros | None
+    corrected: Micros | None
+    corrected_at: int | None
+    corrected_billsec: int | None
+    corrected_answeredtime: int | None
+    corrected_ourcost: Micros | None
+
+    @property
+    def paid(self) -> Micros:
+        """What the client paid: what was charged at the end, and corrections."""
+        return (self.price or 0) + (self.corrected or 0)
 
     @property
     def tariff(self) -> Rate | None:
@@ -121,24 +158,30 @@ class CdrRecord:
             self.minimum_charge or 0,
         )
 
+    @property
+    def cost_tariff(self) -> Rate | None:
+        """The terminator's rate that stands in the CDR; None on the dialplan's own trunk."""
+        if self.cost_rate is None:
+            return None
+        return Rate(
+            self.cost_prefix,
+            self.destination,
+            self.cost_rate,
+            self.cost_connect_fee or 0,
+            self.cost_first_increment or 1,
+            self.cost_next_increment or 1,
+            self.cost_grace_seconds or 0,
+            self.cost_minimum_charge or 0,
+        )
 
-@dataclass(frozen=True, slots=True)
-class CdrFilter:
-    """Which CDRs: all those for which everything that is given holds.
 
-    The interval is half open, `from_ms` <= date_created < `until_ms`.
-    """
-
-    client: str | None = None
-    from_ms: int | None = None
-    until_ms: int | None = None
-    status: CallState | None = None
+ALL_ACTIVE: Final = ActiveFilter()
 
 
 class Reports(Protocol):
     """Where the calls are read. Every method may raise StorageError."""
 
-    async def active_calls(self) -> Sequence[ActiveCall]:
+    async def active_calls(self, wanted: ActiveFilter = ALL_ACTIVE) -> Sequence[ActiveCall]:
         """The calls that are up or being set up, oldest first."""
 
     async def active_call(self, call_id: str) -> ActiveCall | None:
@@ -191,34 +234,3 @@ async def end_call(
             " the server settles it, at the latest when its time is over"
         )
     return call
-
-
-def explain_cdr(cdr: CdrRecord) -> list[str]:
-    """How a call's price came about, a step a line, for who has to defend it."""
-    if cdr.status is CallState.DENIED:
-        return [f"denied: {cdr.denied or AuthStatus.ERROR}: {cdr.reason}"]
-    if cdr.status is CallState.FAILED:
-        return ["not answered, nothing charged", *_remarks(cdr)]
-    if cdr.price is None:
-        return [f"still up: {short_text(cdr.reservedamount)} {cdr.currency} reserved"]
-    tariff = cdr.tariff
-    steps = [] if tariff is None else explain(tariff, _charged_seconds(cdr), cdr.price)
-    return [*steps, *_remarks(cdr)]
-
-
-def _charged_seconds(cdr: CdrRecord) -> int:
-    """Seconds talked, rounded up; what Asterisk cut too late is not charged."""
-    return min(-(-(cdr.answeredtime or 0) // 1000), cdr.seconds)
-
-
-def _remarks(cdr: CdrRecord) -> list[str]:
-    remarks = [f"settled by {cdr.settled_by}"]
-    if cdr.overrun_ms:
-        remarks.append(
-            f"allowed {cdr.seconds} s, cut {cdr.overrun_ms} ms late: those are not charged"
-        )
-    if cdr.estimated:
-        remarks.append(f"estimated, the end was not seen: {cdr.note}")
-    elif cdr.note:
-        remarks.append(f"note: {cdr.note}")
-    return remarks

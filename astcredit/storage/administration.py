@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 from sqlalchemy import (
-    ScalarSelect,
     Select,
     Table,
+    func,
     insert,
-    literal,
     select,
     update,
 )
@@ -20,24 +18,30 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from astcredit.domain.books import ClientBooks, LedgerKind
 from astcredit.domain.catalog import ClientKind
-from astcredit.service.admin_ports import Account, AuditEntry, Booking, Client, RateTableHead, State
+from astcredit.service.admin_ports import Booking, Client, RateTableHead
+from astcredit.service.history_ports import AuditEntry
+from astcredit.storage.admin_accounts import SqlAccounts
+from astcredit.storage.admin_blocks import SqlBlocks
+from astcredit.storage.admin_capacity import SqlCapacity
+from astcredit.storage.admin_history import SqlHistory
+from astcredit.storage.admin_quotas import SqlQuotas
+from astcredit.storage.admin_resellers import SqlResellers
+from astcredit.storage.admin_routing import SqlRouting
 from astcredit.storage.books import SqlBooksTransaction
-from astcredit.storage.catalog import IDENT_SEPARATOR
 from astcredit.storage.database import Database
 from astcredit.storage.rates import SqlRates
 from astcredit.storage.sql import SqlDialect
 from astcredit.storage.tables import (
+    CATALOG_VERSION,
     astaccount,
-    astaudit,
     astcatalog,
     astclient,
     astledger,
     astratetable,
-    fit,
+    astreseller,
+    astroutingplan,
+    id_of,
 )
-
-IDENT_BY_NAME = "name"
-"""The one way of identification so far: by the accountcode."""
 
 MOST_NAMES = 10_000
 """Names among which the nearest to a misspelt one is looked for: more would take seconds."""
@@ -48,7 +52,9 @@ IDS_AT_ONCE = 1_000
 _NAMED: Mapping[str, Table] = {
     "client": astclient,
     "account": astaccount,
+    "reseller": astreseller,
     "rate table": astratetable,
+    "routing plan": astroutingplan,
 }
 
 
@@ -64,9 +70,8 @@ class SqlAdministration:
         # An import takes as long as it takes; who waits for its lock gives up as for any other.
         async with self._database.transaction(seconds=None) as connection:
             c = astcatalog.c
-            await connection.execute(
-                update(astcatalog).where(c.id == 1).values(version=c.version + 1)
-            )
+            raised = {"version": c.version + 1, "traced": c.traced + 1}
+            await connection.execute(update(astcatalog).where(c.id == 1).values(raised))
             yield SqlAdminTransaction(connection, self._database.dialect)
 
     @asynccontextmanager
@@ -89,6 +94,13 @@ class SqlAdminTransaction:
         self._connection = connection
         self._sql = dialect
         self._books = SqlBooksTransaction(connection, dialect)
+        self.accounts = SqlAccounts(connection, dialect)
+        self.resellers = SqlResellers(connection)
+        self.blocks = SqlBlocks(connection)
+        self.routing = SqlRouting(connection, dialect)
+        self.capacity = SqlCapacity(connection, dialect)
+        self.quotas = SqlQuotas(connection, dialect)
+        self.history = SqlHistory(connection)
 
     @property
     def books(self) -> SqlBooksTransaction:
@@ -100,9 +112,10 @@ class SqlAdminTransaction:
         row = (await self._connection.execute(_CLIENTS.where(astclient.c.name == name))).first()
         return None if row is None else _client(row)
 
-    async def clients(self) -> Sequence[Client]:
-        """All clients, by name."""
-        rows = await self._connection.execute(_CLIENTS.order_by(astclient.c.name))
+    async def clients(self, reseller: str | None = None) -> Sequence[Client]:
+        """All clients, or those of one reseller, by name."""
+        statement = _CLIENTS if reseller is None else _CLIENTS.where(astreseller.c.name == reseller)
+        rows = await self._connection.execute(statement.order_by(astclient.c.name))
         return [_client(row) for row in rows]
 
     async def add_client(self, client: Client, now_ms: int) -> None:
@@ -123,41 +136,6 @@ class SqlAdminTransaction:
         changed = update(astclient).where(astclient.c.id == client.id)
         await self._connection.execute(changed.values(_client_values(client)))
 
-    async def account(self, name: str) -> Account | None:
-        """The account of that name."""
-        row = (await self._connection.execute(_ACCOUNTS.where(astaccount.c.name == name))).first()
-        return None if row is None else _account(row)
-
-    async def accounts(self, client: str | None = None) -> Sequence[Account]:
-        """All accounts, or those of one client, by name."""
-        statement = _ACCOUNTS if client is None else _ACCOUNTS.where(astclient.c.name == client)
-        rows = await self._connection.execute(statement.order_by(astaccount.c.name))
-        return [_account(row) for row in rows]
-
-    async def identified_by(self, ident: str) -> Sequence[Account]:
-        """The accounts that have the ident."""
-        mark = IDENT_SEPARATOR
-        listed = literal(mark) + astaccount.c.ident + mark
-        wanted = listed.contains(f"{mark}{ident}{mark}", autoescape=True)
-        rows = await self._connection.execute(_ACCOUNTS.where(wanted))
-        # SQLite's LIKE takes Alice for alice; an ident does not.
-        return [account for account in map(_account, rows) if ident in account.idents]
-
-    async def add_account(self, account: Account, now_ms: int) -> None:
-        """Insert an account."""
-        values = {
-            **_account_values(account),
-            "name": account.name,
-            "client_id": _id_of(astclient, account.client),
-            "date_created": now_ms,
-        }
-        await self._connection.execute(insert(astaccount).values(values))
-
-    async def change_account(self, account: Account) -> None:
-        """Write the account's settings."""
-        changed = update(astaccount).where(astaccount.c.id == account.id)
-        await self._connection.execute(changed.values(_account_values(account)))
-
     async def rate_table(self, name: str) -> RateTableHead | None:
         """The rate table of that name."""
         statement = _RATE_TABLES.where(astratetable.c.name == name)
@@ -171,7 +149,7 @@ class SqlAdminTransaction:
 
     async def rate_table_users(self, name: str) -> Sequence[Client]:
         """The clients that use the table, themselves or through an account."""
-        table_id = _id_of(astratetable, name)
+        table_id = id_of(astratetable, name)
         by_account = select(astaccount.c.client_id).where(astaccount.c.rate_table_id == table_id)
         uses = (astclient.c.rate_table_id == table_id) | astclient.c.id.in_(by_account)
         rows = await self._connection.execute(_CLIENTS.where(uses).order_by(astclient.c.name))
@@ -207,6 +185,12 @@ class SqlAdminTransaction:
         )
         return [row[0] for row in rows]
 
+    async def has(self, kind: str, name: str) -> bool:
+        """Whether there is an object of that kind and name."""
+        table = _NAMED[kind]
+        found = await self._connection.execute(select(table.c.id).where(table.c.name == name))
+        return found.first() is not None
+
     async def booking(self, reference: str) -> Booking | None:
         """The ledger's row with that reference."""
         c = astledger.c
@@ -229,43 +213,35 @@ class SqlAdminTransaction:
 
     async def record(self, entry: AuditEntry) -> None:
         """Add a row to astaudit."""
-        values = {
-            "date_created": entry.created_at_ms,
-            "actor": fit(astaudit, "actor", entry.actor),
-            "action": entry.action,
-            "object_kind": entry.object_kind,
-            "object_name": fit(astaudit, "object_name", entry.object_name),
-            "state_before": _json(entry.before),
-            "state_after": _json(entry.after),
-            "note": fit(astaudit, "note", entry.note),
-        }
-        await self._connection.execute(insert(astaudit).values(values))
+        await self.history.add_all([entry])
+
+    async def record_all(self, entries: Sequence[AuditEntry]) -> None:
+        """Add rows to astaudit, in their order."""
+        await self.history.add_all(entries)
 
 
-_CLIENTS: Select[Any] = select(
-    astclient.c.name,
-    astclient.c.kind,
-    astclient.c.currency,
-    astclient.c.credit_limit,
-    astratetable.c.name,
-    astclient.c.email,
-    astclient.c.enabled,
-    astclient.c.id,
-).outerjoin_from(astclient, astratetable, astratetable.c.id == astclient.c.rate_table_id)
-
-_ACCOUNTS: Select[Any] = (
+_CLIENTS: Select[Any] = (
     select(
-        astaccount.c.name,
         astclient.c.name,
-        astaccount.c.ident,
-        astratetable.c.name,
-        astaccount.c.tag,
-        astaccount.c.notes,
-        astaccount.c.enabled,
-        astaccount.c.id,
+        astclient.c.kind,
+        astclient.c.currency,
+        astclient.c.credit_limit,
+        func.coalesce(astratetable.c.name, ""),
+        astclient.c.email,
+        astclient.c.enabled,
+        astclient.c.id,
+        func.coalesce(astreseller.c.name, ""),
+        func.coalesce(astroutingplan.c.name, ""),
+        astclient.c.orig_capacity,
+        astclient.c.term_capacity,
+        astclient.c.monthly_quota,
+        astclient.c.daily_quota,
+        astclient.c.timezone,
+        astclient.c.low_balance,
     )
-    .join_from(astaccount, astclient, astclient.c.id == astaccount.c.client_id)
-    .outerjoin(astratetable, astratetable.c.id == astaccount.c.rate_table_id)
+    .outerjoin_from(astclient, astratetable, astratetable.c.id == astclient.c.rate_table_id)
+    .outerjoin(astreseller, astreseller.c.id == astclient.c.reseller_id)
+    .outerjoin(astroutingplan, astroutingplan.c.id == astclient.c.routing_plan_id)
 )
 
 _RATE_TABLES: Select[Any] = select(
@@ -279,16 +255,8 @@ _RATE_TABLES: Select[Any] = select(
 
 
 def _client(row: Sequence[Any]) -> Client:
-    name, kind, currency, limit, rate_table, email, enabled, id = row
-    return Client(
-        name, ClientKind(kind), currency, limit, rate_table or "", email, bool(enabled), id
-    )
-
-
-def _account(row: Sequence[Any]) -> Account:
-    name, client, ident, rate_table, tag, notes, enabled, id = row
-    idents = tuple(ident.split(IDENT_SEPARATOR))
-    return Account(name, client, idents, rate_table or "", tag, notes, bool(enabled), id)
+    name, kind, currency, limit, rate_table, email, enabled, *rest = row
+    return Client(name, ClientKind(kind), currency, limit, rate_table, email, bool(enabled), *rest)
 
 
 def _rate_table(row: Sequence[Any]) -> RateTableHead:
@@ -297,33 +265,22 @@ def _rate_table(row: Sequence[Any]) -> RateTableHead:
 
 
 def _client_values(client: Client) -> dict[str, Any]:
+    has_quota = client.monthly_quota is not None or client.daily_quota is not None
     return {
         "kind": client.kind,
         "currency": client.currency,
         "credit_limit": client.credit_limit,
-        "rate_table_id": _id_of(astratetable, client.rate_table),
+        "rate_table_id": id_of(astratetable, client.rate_table),
         "email": client.email,
         "enabled": int(client.enabled),
+        "reseller_id": id_of(astreseller, client.reseller),
+        "routing_plan_id": id_of(astroutingplan, client.routing_plan),
+        "orig_capacity": client.orig_capacity,
+        "term_capacity": client.term_capacity,
+        "monthly_quota": client.monthly_quota,
+        "daily_quota": client.daily_quota,
+        "timezone": client.timezone,
+        "low_balance": client.low_balance,
+        "version": CATALOG_VERSION,
+        **({"quota_counted": 1} if has_quota else {}),
     }
-
-
-def _account_values(account: Account) -> dict[str, Any]:
-    return {
-        "ident_by": IDENT_BY_NAME,
-        "ident": IDENT_SEPARATOR.join(account.idents),
-        "rate_table_id": _id_of(astratetable, account.rate_table),
-        "tag": account.tag,
-        "notes": account.notes,
-        "enabled": int(account.enabled),
-    }
-
-
-def _id_of(table: Table, name: str) -> ScalarSelect[Any] | None:
-    """The id that belongs to a name, as the database looks it up; NULL for no name."""
-    if not name:
-        return None
-    return select(table.c.id).where(table.c.name == name).scalar_subquery()
-
-
-def _json(state: State | None) -> str | None:
-    return None if state is None else json.dumps(state, ensure_ascii=False)

@@ -4,14 +4,12 @@ They share nothing with the code that books (not even its tables of columns), so
 is not repeated here. Each is one statement over whole tables, joined by their indexes; all run in
 one read transaction, and so see one state in which every booking is whole.
 
-A check gives, for each row that is not as it must be, four columns: the object, as text in parts,
-then what is expected and what is found. In SQLite amounts are integers, in MariaDB decimals.
+What a check gives stands in audit_check.py. In SQLite amounts are integers, in MariaDB decimals.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
 
@@ -19,17 +17,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from astcredit.domain.money import amount_text
 from astcredit.service.audit import MOST_FINDINGS, AuditResult, Finding
+from astcredit.storage.audit_check import Check
+from astcredit.storage.audit_corrections import CORRECTIONS
+from astcredit.storage.audit_quotas import QUOTAS
 from astcredit.storage.database import Database
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """A check: its name, its statement, and whether it compares amounts of money."""
-
-    name: str
-    sql: str
-    amounts: bool = False
-
 
 CLIENTS: Final = (
     # Statement 1 of the contract.
@@ -215,8 +206,108 @@ CALLS: Final = (
     ),
 )
 
-CHECKS: Final = (*CLIENTS, *CALLS)
-"""Every check, in the order of the contract's statements."""
+CAPACITY: Final = (
+    # Every call that is up is counted at each level that it passes, and nothing else is.
+    Check(
+        "a counter is the number of reservations at its level",
+        """
+        SELECT 'counter', id, SUM(up), SUM(calls)
+        FROM (
+          SELECT id, 0 AS up, calls FROM astcapacity
+          UNION ALL
+          SELECT REPLACE('reseller:?:orig', '?', reseller_id), 1, 0
+          FROM astcreditres WHERE reseller_id IS NOT NULL
+          UNION ALL
+          SELECT REPLACE('account:?:orig', '?', account_id), 1, 0
+          FROM astcreditres WHERE account_id IS NOT NULL
+          UNION ALL
+          SELECT REPLACE('route:?:term', '?', route_id), 1, 0
+          FROM astcreditres WHERE route_id IS NOT NULL
+          UNION ALL
+          SELECT REPLACE('account:?:term', '?', term_account_id), 1, 0
+          FROM astcreditres WHERE term_account_id IS NOT NULL
+          UNION ALL
+          SELECT REPLACE('client:?:term', '?', term_client_id), 1, 0
+          FROM astcreditres WHERE term_client_id IS NOT NULL
+          UNION ALL
+          SELECT REPLACE('reseller:?:term', '?', term_reseller_id), 1, 0
+          FROM astcreditres WHERE term_reseller_id IS NOT NULL
+        ) levels
+        GROUP BY id HAVING SUM(up) <> SUM(calls)
+        """,
+    ),
+    Check(
+        "a counter has the name of what it counts",
+        """
+        SELECT 'counter', id,
+          REPLACE(REPLACE(REPLACE('S:O:D', 'O', object_id), 'D', direction), 'S', scope), id
+        FROM astcapacity
+        WHERE id <>
+          REPLACE(REPLACE(REPLACE('S:O:D', 'O', object_id), 'D', direction), 'S', scope)
+        """,
+    ),
+)
+
+
+def _same_place(place: str, column: str) -> Check:
+    """A call is counted where its CDR says that it is."""
+    return Check(
+        f"a reservation has the {place} of its call",
+        f"""
+        SELECT 'reservation', r.call_id, COALESCE(d.{column}, 'none'), COALESCE(r.{column}, 'none')
+        FROM astcreditres r JOIN astcdr d ON d.id = r.call_id
+        WHERE COALESCE(d.{column}, 0) <> COALESCE(r.{column}, 0)
+        """,
+    )
+
+
+PLACES: Final = (
+    _same_place("account", "account_id"),
+    _same_place("reseller", "reseller_id"),
+    _same_place("route", "route_id"),
+    _same_place("terminator", "term_account_id"),
+    Check(
+        "a reservation has the client of its terminator",
+        """
+        SELECT 'reservation', r.call_id, COALESCE(a.client_id, 'none'),
+          COALESCE(r.term_client_id, 'none')
+        FROM astcreditres r
+        LEFT JOIN astaccount a ON a.id = r.term_account_id
+        WHERE COALESCE(a.client_id, 0) <> COALESCE(r.term_client_id, 0)
+        """,
+    ),
+    Check(
+        "a call has the terminator of its route",
+        """
+        SELECT 'call', d.id, COALESCE(t.account_id, 'none'), COALESCE(d.term_account_id, 'none')
+        FROM astcdr d
+        LEFT JOIN astroute t ON t.id = d.route_id
+        WHERE COALESCE(t.account_id, 0) <> COALESCE(d.term_account_id, 0)
+        """,
+    ),
+    Check(
+        "a call has a terminator and its rate, or neither",
+        """
+        SELECT 'call', d.id, CASE WHEN d.term_account_id IS NULL THEN 'neither' ELSE 'both' END,
+          CASE WHEN d.cost_rate IS NULL THEN 'no rate' ELSE 'a rate' END
+        FROM astcdr d
+        WHERE (d.term_account_id IS NULL) <> (d.cost_rate IS NULL)
+        """,
+    ),
+    Check(
+        "a call has ourcost once it is completed and has a terminator's rate",
+        """
+        SELECT 'call', d.id,
+          CASE WHEN d.ourcost IS NULL THEN 'an amount' ELSE 'none' END,
+          CASE WHEN d.ourcost IS NULL THEN 'none' ELSE 'an amount' END
+        FROM astcdr d
+        WHERE (d.status = 'completed' AND d.cost_rate IS NOT NULL) <> (d.ourcost IS NOT NULL)
+        """,
+    ),
+)
+
+CHECKS: Final = (*CLIENTS, *CALLS, *CORRECTIONS, *CAPACITY, *PLACES, *QUOTAS)
+"""Every check: first those of the contract's statements, in their order."""
 
 COUNTED: Final[Mapping[str, str]] = {
     "clients": "SELECT COUNT(*) FROM astclient",

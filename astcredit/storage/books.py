@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from operator import itemgetter
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from astcredit.domain.books import ClientBooks, OpenCall
-from astcredit.domain.catalog import ClientKind
+from astcredit.domain.capacity import Level, Uses
 from astcredit.domain.instants import instant_text
+from astcredit.domain.quotas import ClientPeriod, Usage
 from astcredit.domain.settlement import Settlement
 from astcredit.service.errors import StorageError
-from astcredit.service.operations import Answered
-from astcredit.service.ports import Changes, Channel
+from astcredit.service.operations import Answered, Rerouted
+from astcredit.service.ports import Changes, Channel, EndedCall, OpenOnNode
 from astcredit.storage import rows, tables
+from astcredit.storage.column_types import instant_ms
 from astcredit.storage.database import Database
 from astcredit.storage.sql import SqlDialect, Value
 from astcredit.storage.tables import fit
@@ -43,6 +46,30 @@ class SqlBooks:
                 (instant_text(now_ms),),
             )
             return [row[0] for row in result]
+
+    async def open_on(self, node: str) -> Sequence[OpenOnNode]:
+        """The calls of a node that are open now."""
+        mark = self._database.dialect.mark
+        async with self._database.reading() as connection:
+            result = await connection.exec_driver_sql(
+                "SELECT r.call_id, r.uniqueid, c.linkedid, r.leg_uniqueid, c.status,"
+                " c.answered_at, r.seconds FROM astcreditres r JOIN astcdr c ON c.id = r.call_id"
+                f" WHERE r.node = {mark} ORDER BY r.call_id",
+                (fit(tables.astcreditres, "node", node),),
+            )
+            return [rows.open_on_node(row) for row in result]
+
+    async def ended(self, call_id: str) -> EndedCall | None:
+        """The call, if it is on record and over."""
+        mark = self._database.dialect.mark
+        async with self._database.reading() as connection:
+            result = await connection.exec_driver_sql(
+                f"SELECT id, callednum, settled_by FROM astcdr WHERE id = {mark}"
+                " AND status NOT IN ('open', 'answered')",
+                (fit(tables.astcdr, "id", call_id),),
+            )
+            row: Any = result.first()
+        return None if row is None else EndedCall(*row)
 
     async def catalog_version(self) -> int:
         """The version of the catalog now."""
@@ -109,26 +136,62 @@ class SqlBooksTransaction:
         clients = self._sql.by_key("astclient", "c")
         found = await self._rows(
             f"SELECT id, kind, {micros('balance')}, {micros('credit_limit')},"
-            f" {micros('reserved')}, active_calls, ledger_seq"
-            f" FROM {clients} WHERE {self._sql.in_list('id', len(ids))} ORDER BY id{for_update}",
+            f" {micros('reserved')}, active_calls, ledger_seq, {micros('monthly_quota')},"
+            f" {micros('daily_quota')}, timezone, {micros('low_balance')}, low_balance_told,"
+            f" quota_counted FROM {clients} WHERE {self._sql.in_list('id', len(ids))}"
+            f" ORDER BY id{for_update}",
             sorted(ids),
         )
-        return {row[0]: ClientBooks(row[0], ClientKind(row[1]), *row[2:]) for row in found}
+        return {row[0]: rows.client_books(row) for row in found}
 
     async def load_open(self, call_ids: Collection[str]) -> Sequence[OpenCall]:
         """Those of the calls that are still open."""
-        micros = self._sql.micros
         found = await self._rows(
-            "SELECT r.call_id, r.client_id, r.node, r.uniqueid, r.leg_uniqueid, c.status,"
-            " r.seconds, r.date_created, r.expires_at, c.dialed_at, c.answered_at,"
-            f" {micros('r.reservedamount')}, c.prefix, c.destination, {micros('c.rate')},"
-            f" {micros('c.connect_fee')}, c.first_increment, c.next_increment, c.grace_seconds,"
-            f" {micros('c.minimum_charge')}"
+            f"SELECT {rows.open_call_columns(self._sql)}"
             " FROM astcreditres r JOIN astcdr c ON c.id = r.call_id"
             f" WHERE {self._sql.in_list('r.call_id', len(call_ids))} ORDER BY r.call_id",
             call_ids,
         )
         return [rows.open_call(row) for row in found]
+
+    async def lock_uses(self, levels: Collection[Level]) -> Uses:
+        """Lock counters of capacity in the order of their keys and read them."""
+        by_key = {level.key: level for level in levels}
+        found = await self._locked_uses(by_key)
+        new = [by_key[key] for key in sorted(by_key.keys() - found.keys())]
+        if new:
+            # A counter that nobody has used yet cannot be locked before it is there.
+            await self._count(dict.fromkeys(new, 0))
+            found = await self._locked_uses(by_key)
+        return {by_key[key]: calls for key, calls in found.items()}
+
+    async def _locked_uses(self, keys: Collection[str]) -> Mapping[str, int]:
+        counters = self._sql.by_key("astcapacity", "k")
+        found = await self._rows(
+            f"SELECT id, calls FROM {counters} WHERE {self._sql.in_list('id', len(keys))}"
+            f" ORDER BY id{self._sql.for_update}",
+            sorted(keys),
+        )
+        return {row[0]: row[1] for row in found}
+
+    async def load_usages(self, periods: Collection[ClientPeriod]) -> Mapping[ClientPeriod, Usage]:
+        """What clients used in those periods, if anything."""
+        micros = self._sql.micros
+        amounts = ", ".join(map(micros, ("quota", "spent", "reserved", "waived")))
+        found = await self._rows(
+            f"SELECT client_id, period, {amounts}, told, first_over_at, last_over_at, blocked_at"
+            f" FROM astquota WHERE {self._sql.in_rows(('client_id', 'period'), len(periods))}",
+            (value for period in periods for value in period),
+        )
+        return {(row[0], row[1]): rows.usage(row[2:]) for row in found}
+
+    async def heard_until(self, nodes: Collection[str]) -> Mapping[str, int]:
+        """Up to when all that happened on those nodes is on record; nothing for others."""
+        found = await self._rows(
+            f"SELECT name, heard_until FROM astnode WHERE {self._sql.in_list('name', len(nodes))}",
+            sorted(nodes),
+        )
+        return {row[0]: instant_ms(row[1]) for row in found}
 
     async def recorded(self, call_ids: Collection[str]) -> frozenset[str]:
         """Those of the ids that have a CDR."""
@@ -147,6 +210,7 @@ class SqlBooksTransaction:
         await self._insert(
             "astcreditres", rows.RESERVATION, [rows.reservation_row(self._sql, c) for c in allowed]
         )
+        await self._reroutes(changes.rerouted)
         await self._answers(changes.answered)
         await self._endings(changes.settlements)
         await self._insert(
@@ -156,6 +220,35 @@ class SqlBooksTransaction:
         )
         clients = [rows.client_row(self._sql, books) for books in changes.clients.values()]
         await self._update("astclient", "id", rows.CLIENT, clients)
+        await self._count({level: calls for level, calls in changes.uses.items() if calls})
+        usages = [
+            rows.usage_row(self._sql, *item)
+            for item in sorted(changes.usages.items(), key=itemgetter(0))
+        ]
+        await self._put("astquota", rows.USAGE, ("client_id", "period"), usages)
+        heard = [(node, instant_text(at)) for node, at in sorted(changes.heard.items())]
+        await self._put("astnode", ("name", "heard_until"), ("name",), heard)
+        alerts = [row for alert in changes.alerts for row in rows.outbox_rows(alert)]
+        if alerts:
+            # What is told once is never told twice, whatever is asked for.
+            statement = self._sql.insert_new("astoutbox", rows.OUTBOX, "reference", len(alerts))
+            await self._run(statement, (value for row in alerts for value in row))
+
+    async def _count(self, uses: Uses) -> None:
+        """Change counters by so many calls, in the order of their keys."""
+        if uses:
+            ordered = sorted(uses, key=lambda level: level.key)
+            statement = self._sql.add_many("astcapacity", rows.CAPACITY, "id", "calls", len(uses))
+            values = (rows.capacity_row(level, uses[level]) for level in ordered)
+            await self._run(statement, (value for row in values for value in row))
+
+    async def _reroutes(self, rerouted: Sequence[Rerouted]) -> None:
+        # A call may go through several routes in one batch: its last one is what is written.
+        calls = list({event.call.call_id: event.call for event in rerouted}.values())
+        changed = [rows.reroute_row(self._sql, call) for call in calls]
+        await self._update("astcdr", "id", rows.CDR_REROUTE, changed)
+        held = [rows.reservation_reroute_row(call) for call in calls]
+        await self._update("astcreditres", "call_id", rows.RESERVATION_REROUTE, held)
 
     async def _answers(self, answered: Sequence[Answered]) -> None:
         # A call may be answered and settled in one batch: its last state is what is written.
@@ -177,6 +270,17 @@ class SqlBooksTransaction:
     ) -> None:
         if values:
             statement = self._sql.insert_many(table, columns, len(values))
+            await self._run(statement, (value for row in values for value in row))
+
+    async def _put(
+        self,
+        table: str,
+        columns: Sequence[str],
+        key: Sequence[str],
+        values: Sequence[Sequence[Value]],
+    ) -> None:
+        if values:
+            statement = self._sql.put_many(table, columns, key, len(values))
             await self._run(statement, (value for row in values for value in row))
 
     async def _update(

@@ -1,29 +1,50 @@
-"""The catalog from the database, loaded anew when its version moves."""
+"""The catalog from the database, loaded anew when its version moves.
+
+Only what changed is read: clients and accounts with a newer version, routing plans and rate tables
+whose own version moved. A change by hand raises astcatalog.version and nothing else; that shows
+(astcatalog.traced stays behind), and then everything is read.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from astcredit.domain.catalog import Account, Catalog, ClientSettings, compile_catalog
+from astcredit.domain.accounts import Account
+from astcredit.domain.catalog import Catalog
+from astcredit.domain.identification import Identities
 from astcredit.domain.ratetable import RateRow, RateTable
 from astcredit.service.errors import StorageError
+from astcredit.storage.catalog_rows import (
+    PORTION_ROWS,
+    load_accounts,
+    load_blocks,
+    load_clients,
+    load_resellers,
+    load_routing_plans,
+)
 from astcredit.storage.database import Database
-from astcredit.storage.tables import astaccount, astcatalog, astclient, astrate, astratetable
+from astcredit.storage.tables import astcatalog, astrate, astratetable
 
 log = logging.getLogger(__name__)
-
-IDENT_SEPARATOR = ";"
 
 # Rates are fetched so many rows at a time, so that a large table neither fills the memory twice
 # nor keeps the event loop from other work for long.
 FETCH_ROWS = 5_000
+
+# A hundred thousand accounts are half a million objects, none of them garbage. To look for some
+# among them, as Python does every few hundred, took a third of a load, and the last of these looks
+# held the event loop for a third of a second.
+COLLECTED_OBJECTS = 50_000
 
 # A large rate table that could not be loaded is tried again so often; the old one serves.
 RETRY_SECONDS = 1.0
@@ -56,6 +77,8 @@ class SqlCatalog:
         self._inline_rates = inline_rates
         self._catalog: Catalog | None = None
         self._seen = 0
+        # How far astcatalog.traced is behind its version: it moves with a change by hand.
+        self._untraced: int | None = None
         self._loading: asyncio.Task[None] | None = None
         # Rate tables as they are loaded, as they should be, and the loads under way between.
         self._tables: dict[int, RateTable] = {}
@@ -84,20 +107,43 @@ class SqlCatalog:
 
     async def _load(self) -> None:
         async with self._database.reading(seconds=None) as connection:
-            version = (await connection.execute(select(astcatalog.c.version))).scalar_one()
+            c = astcatalog.c
+            version, traced = (await connection.execute(select(c.version, c.traced))).one()
+            last = self._catalog if version - traced == self._untraced else None
             try:
-                self._catalog = await self._read(connection, version)
+                with nullcontext() if last else _many_objects():
+                    self._catalog = await self._read(connection, version, last)
+                self._untraced = version - traced
             except ValueError as error:
                 self._keep_last(version, error)
+                self._untraced = None
         self._seen = version
 
-    async def _read(self, connection: AsyncConnection, version: int) -> Catalog:
-        clients = await _clients(connection)
-        accounts = await _accounts(connection)
+    async def _read(
+        self, connection: AsyncConnection, version: int, last: Catalog | None
+    ) -> Catalog:
+        """The catalog: what changed since `last`, and everything if that is None."""
+        since = None if last is None else self._seen
+        clients = await load_clients(connection, since)
+        accounts = await load_accounts(connection, since)
+        identities = await _identities(last, accounts)
+        resellers = await load_resellers(connection)
+        plans = await load_routing_plans(connection, last.routing_plans if last else {})
+        blocks = await load_blocks(connection)
         self._wanted = {table.id: table for table in await _table_versions(connection)}
         for table in self._wanted.values():
             await self._provide(connection, table)
-        catalog = compile_catalog(version, clients, accounts, self._tables_in_force())
+        # From here on nothing waits: a rate table that is ready meanwhile would be forgotten.
+        catalog = Catalog(
+            version,
+            {**last.clients, **clients} if last else clients,
+            {**last.accounts, **accounts} if last else accounts,
+            identities,
+            self._tables_in_force(),
+            resellers,
+            plans,
+            blocks,
+        )
         log.info("catalog loaded", extra={"action": "catalog_loaded", "version": version})
         return catalog
 
@@ -148,30 +194,32 @@ class SqlCatalog:
         log.info("rate table loaded", extra={"action": "rates_loaded", "rate_table": loaded.name})
 
 
-async def _clients(connection: AsyncConnection) -> dict[int, ClientSettings]:
-    c = astclient.c
-    rows = await connection.execute(select(c.id, c.name, c.currency, c.rate_table_id, c.enabled))
-    return {row[0]: ClientSettings(*row[:4], enabled=bool(row[4])) for row in rows}
+@contextmanager
+def _many_objects() -> Iterator[None]:
+    """For a load of everything: what it makes stays, and is not to be looked through as garbage."""
+    before = gc.get_threshold()
+    gc.set_threshold(COLLECTED_OBJECTS, *before[1:])
+    try:
+        yield
+    finally:
+        gc.freeze()  # both together make all objects old ones, at no cost
+        gc.unfreeze()
+        gc.set_threshold(*before)
 
 
-async def _accounts(connection: AsyncConnection) -> dict[int, Account]:
-    c = astaccount.c
-    rows = await connection.execute(
-        select(c.id, c.client_id, c.name, c.ident, c.rate_table_id, c.enabled).where(
-            c.ident_by == "name"
-        )
-    )
-    return {
-        row.id: Account(
-            row.id,
-            row.client_id,
-            row.name,
-            tuple(filter(None, map(str.strip, row.ident.split(IDENT_SEPARATOR)))),
-            row.rate_table_id,
-            bool(row.enabled),
-        )
-        for row in rows
-    }
+async def _identities(last: Catalog | None, accounts: Mapping[int, Account]) -> Identities:
+    """The index of all accounts, of which these are new or changed since the last catalog."""
+    if last is not None and not accounts:
+        return last.identities
+    if last is not None and len(accounts) <= PORTION_ROWS:
+        return last.identities.changed((), accounts.values())
+    identities = Identities.of(())
+    everybody = {**last.accounts, **accounts} if last else accounts
+    rest = iter(everybody.values())
+    while portion := list(islice(rest, PORTION_ROWS)):
+        identities = identities.changed((), portion)
+        await asyncio.sleep(0)  # calls are served
+    return identities
 
 
 async def _table_versions(connection: AsyncConnection) -> list[_TableVersion]:

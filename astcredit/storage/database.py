@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -13,15 +13,15 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from astcredit.service.errors import RefusedError
-from astcredit.storage.failures import DRIVER_ERRORS, is_lost, translate
+from astcredit.storage.failures import DRIVER_ERRORS, is_elsewhere, is_lost, translate
+from astcredit.storage.hosts import CONNECT_SECONDS, Hosts, addresses, shown
 from astcredit.storage.sql import MySql, SqlDialect, Sqlite
 
-URL_EXPECTED = "sqlite:///PATH or mysql://USER:PASSWORD@HOST[:PORT]/NAME"
+URL_EXPECTED = "sqlite:///PATH or mysql://USER:PASSWORD@HOST[:PORT][,HOST[:PORT]]/NAME"
 
 # A server that accepts and does not answer is given up after this. Longer than a dialplan waits
 # (that has its own deadline), so that a slow disk is not taken for a dead server.
 TRANSACTION_SECONDS = 5.0
-CONNECT_SECONDS = 2
 # Less than TRANSACTION_SECONDS, so that a lock that never comes is reported as what it is.
 LOCK_WAIT_SECONDS = 3
 
@@ -32,6 +32,9 @@ MYSQL_SESSION = (
     f"SET SESSION time_zone = '+00:00', innodb_lock_wait_timeout = {LOCK_WAIT_SECONDS},"
     " sql_mode = 'STRICT_TRANS_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION'",
 )
+# Galera: see all that was committed anywhere before this transaction began. A call may have been
+# authorized through another server a moment ago.
+CAUSAL = "SET SESSION wsrep_sync_wait = 1"
 SQLITE_SESSION = (
     "PRAGMA journal_mode = WAL",
     "PRAGMA synchronous = FULL",  # COMMIT means on disk
@@ -67,14 +70,14 @@ class Database:
         """
         committing = False
         try:
-            async with asyncio.timeout(seconds), self.engine.connect() as connection:
+            async with asyncio.timeout(seconds) as limit, self.engine.connect() as connection:
                 try:
                     await connection.exec_driver_sql(self.dialect.begin)
                     yield connection
                     committing = True
                     await connection.exec_driver_sql("COMMIT")
                 except BaseException as error:
-                    await _roll_back(connection, error)
+                    await _roll_back(connection, error, late=limit.expired())
                     raise
         except DRIVER_ERRORS as error:
             raise translate(error, committing=committing) from error
@@ -87,7 +90,7 @@ class Database:
         begin = "BEGIN" if self.is_sqlite else "START TRANSACTION READ ONLY"
         level = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"
         try:
-            async with asyncio.timeout(seconds), self.engine.connect() as connection:
+            async with asyncio.timeout(seconds) as limit, self.engine.connect() as connection:
                 try:
                     if not self.is_sqlite:
                         await connection.exec_driver_sql(level)
@@ -95,22 +98,24 @@ class Database:
                     yield connection
                     await connection.exec_driver_sql("ROLLBACK")
                 except BaseException as error:
-                    await _roll_back(connection, error)
+                    await _roll_back(connection, error, late=limit.expired())
                     raise
         except DRIVER_ERRORS as error:
             raise translate(error, committing=False) from error
 
 
-async def _roll_back(connection: AsyncConnection, error: BaseException) -> None:
-    """End the transaction; a connection that is in the middle of anything is not used again."""
-    broken = is_lost(error) or isinstance(error, asyncio.CancelledError)
+async def _roll_back(connection: AsyncConnection, error: BaseException, *, late: bool) -> None:
+    """End the transaction; a connection that is in the middle of anything is not used again, nor
+    one to a server that is of no use."""
+    useless = late or is_lost(error) or is_elsewhere(error)
+    broken = useless or isinstance(error, asyncio.CancelledError)
     if not broken:
         try:
             await connection.exec_driver_sql("ROLLBACK")
         except DRIVER_ERRORS:
-            broken = True
+            broken = useless = True
     if broken and not connection.invalidated:
-        await asyncio.shield(connection.invalidate())
+        await asyncio.shield(connection.invalidate(error if useless else None))
 
 
 def open_database(url: str) -> Database:
@@ -118,23 +123,21 @@ def open_database(url: str) -> Database:
 
     Raises RefusedError for an address of another form; the message holds no password.
     """
-    address = _driver_url(url)
-    sqlite = address.get_backend_name() == "sqlite"
+    first, *others = [_driver_url(address) for address in addresses(url)]
+    sqlite = first.get_backend_name() == "sqlite"
     if sqlite:
-        _require_place(address)
-    options: dict[str, Any] = {} if sqlite else {"connect_timeout": CONNECT_SECONDS}
+        _require_place(first)
     engine = create_async_engine(
-        address,
+        first,
         isolation_level="AUTOCOMMIT",  # transactions are begun and ended in so many words
         pool_reset_on_return=None,
         pool_timeout=CONNECT_SECONDS,
-        connect_args=options,
     )
-    event.listen(
-        engine.sync_engine, "connect", _session(SQLITE_SESSION if sqlite else MYSQL_SESSION)
-    )
-    dialect = Sqlite() if sqlite else MySql()
-    return Database(engine, dialect, make_url(url).render_as_string(hide_password=True))
+    session = SQLITE_SESSION if sqlite else MYSQL_SESSION
+    event.listen(engine.sync_engine, "connect", lambda raw, _: _run(raw, session))
+    if not sqlite:
+        Hosts((first, *others), _join_cluster).watch(engine.sync_engine)
+    return Database(engine, Sqlite() if sqlite else MySql(), shown(url))
 
 
 def _driver_url(url: str) -> URL:
@@ -160,11 +163,19 @@ def _require_place(address: URL) -> None:
         raise RefusedError(f"database {address.database!r}: this is a folder, expected a file")
 
 
-def _session(statements: tuple[str, ...]) -> Any:
-    def prepare(connection: Any, _record: object) -> None:
-        cursor = connection.cursor()
-        for statement in statements:
-            cursor.execute(statement)
-        cursor.close()
+def _join_cluster(connection: Any) -> None:
+    """If the server is one of a cluster, see what the others have. Raises the driver's error for
+    one that is cut off from them: it lets everybody in and refuses whatever reads or writes."""
+    _run(connection, ["START TRANSACTION", "ROLLBACK"])
+    if _run(connection, ["SHOW VARIABLES LIKE 'wsrep_sync_wait'"]):
+        _run(connection, [CAUSAL])
 
-    return prepare
+
+def _run(connection: Any, statements: Iterable[str]) -> Sequence[object]:
+    """Run statements on a driver's connection; the rows of the last one."""
+    cursor = connection.cursor()
+    for statement in statements:
+        cursor.execute(statement)
+    rows: Sequence[object] = cursor.fetchall()
+    cursor.close()
+    return rows

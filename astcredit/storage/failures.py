@@ -10,6 +10,26 @@ from astcredit.service.errors import CommitUnknown, PoisonError, StorageError, T
 # what was under way.
 LOST_CODES = frozenset({2002, 2003, 2006, 2013, 2014, 2055, 1927, 4031})
 
+# Codes of a server that works and is of no use: another one of its cluster may be.
+ELSEWHERE_CODES = frozenset(
+    {
+        1047,  # Galera: cut off from the majority, or not up to date yet
+        1290,  # read only: group replication's secondaries, and members without a majority
+        1836,  # read only
+    }
+)
+
+# Codes after which a COMMIT is known not to have happened. Whatever else a server answers to a
+# COMMIT leaves it open: a member of a cluster that is cut off while it asks the others says
+# "error during commit", and the others may have taken it.
+ROLLED_BACK_CODES = frozenset(
+    {
+        1213,  # deadlock; Galera: the same rows were changed through another server
+        3101,  # MySQL group replication: the same
+        9007,  # TiDB: the same
+    }
+)
+
 # Codes that blame a value. pymysql calls some of them OperationalError.
 POISON_CODES = frozenset(
     {
@@ -24,7 +44,7 @@ POISON_CODES = frozenset(
 
 
 def is_lost(error: BaseException) -> bool:
-    """Whether the connection went away, so that the outcome of a COMMIT is not known."""
+    """Whether the connection went away, and with it the answer to what was under way."""
     if isinstance(error, TimeoutError | OSError):
         return True
     if not isinstance(error, DBAPIError):
@@ -32,20 +52,31 @@ def is_lost(error: BaseException) -> bool:
     return error.connection_invalidated or error_code(error) in LOST_CODES
 
 
+def is_elsewhere(error: BaseException) -> bool:
+    """Whether the server cannot do it, but another one of its cluster may."""
+    return isinstance(error, DBAPIError) and error_code(error) in ELSEWHERE_CODES
+
+
 def translate(error: Exception, *, committing: bool) -> StorageError:
     """The StorageError for a driver's, SQLAlchemy's or the network's error."""
     text = _text(error)
-    if is_lost(error):
-        return CommitUnknown(text) if committing else TransientError(text)
+    if _blames_value(error) and not is_lost(error):
+        return PoisonError(text)
+    if committing and not _rolled_back(error):
+        return CommitUnknown(text)
     # Whatever does not blame a value may pass: no ending is given up because a disk is full, a
     # password was changed or a table is being restored.
-    return PoisonError(text) if _blames_value(error) else TransientError(text)
+    return TransientError(text)
 
 
 def _blames_value(error: Exception) -> bool:
     if isinstance(error, IntegrityError | DataError):
         return True
     return isinstance(error, DBAPIError) and error_code(error) in POISON_CODES
+
+
+def _rolled_back(error: Exception) -> bool:
+    return isinstance(error, DBAPIError) and error_code(error) in ROLLED_BACK_CODES
 
 
 def error_code(error: DBAPIError) -> int:

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from sqlalchemy import Select, and_, or_, select
+from sqlalchemy import ColumnElement, Select, and_, case, or_, select
 
 from astcredit.domain.rating import Rate
 from astcredit.domain.states import CallState
-from astcredit.service.reports import ActiveCall, CdrFilter, CdrRecord
+from astcredit.service.call_filters import ActiveFilter, CdrFilter
+from astcredit.service.reports import ALL_ACTIVE, ActiveCall, CdrRecord
+from astcredit.service.routing_rules import EVERY_NUMBER
 from astcredit.storage.database import Database
-from astcredit.storage.tables import astaccount, astcdr, astclient, astcreditres
+from astcredit.storage.tables import (
+    astaccount,
+    astcdr,
+    astclient,
+    astcreditres,
+    astreseller,
+    astroute,
+    astroutingplan,
+    id_of,
+)
 
 # Rows of an export that are in memory at once: a few megabytes, and statements enough apart that
 # their cost does not show.
@@ -25,11 +36,11 @@ class SqlReports:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def active_calls(self) -> Sequence[ActiveCall]:
+    async def active_calls(self, wanted: ActiveFilter = ALL_ACTIVE) -> Sequence[ActiveCall]:
         """The calls that are up or being set up, oldest first."""
+        statement = _ACTIVE.where(*_up(wanted)).order_by(astcreditres.c.call_id)
         async with self._database.reading(seconds=None) as connection:
-            rows = await connection.execute(_ACTIVE.order_by(astcreditres.c.call_id))
-            return [_active_call(row) for row in rows]
+            return [_active_call(row) for row in await connection.execute(statement)]
 
     async def active_call(self, call_id: str) -> ActiveCall | None:
         """One of them."""
@@ -72,29 +83,76 @@ def _after(date_created: int, id: str) -> Any:
     return and_(c.date_created >= date_created, or_(c.date_created > date_created, c.id > id))
 
 
-def _matching(wanted: CdrFilter) -> Select[Any]:
-    c = astcdr.c
-    statement = _CDRS
+def _up(wanted: ActiveFilter) -> Iterator[ColumnElement[bool]]:
+    c = astcreditres.c
+    if wanted.reseller is not None:
+        yield c.reseller_id == id_of(astreseller, wanted.reseller)
     if wanted.client is not None:
-        # By the id: the index is (client_id, date_created), and the name is looked up once.
-        named = select(astclient.c.id).where(astclient.c.name == wanted.client).scalar_subquery()
-        statement = statement.where(c.client_id == named)
-    if wanted.from_ms is not None:
-        statement = statement.where(c.date_created >= wanted.from_ms)
-    if wanted.until_ms is not None:
-        statement = statement.where(c.date_created < wanted.until_ms)
-    if wanted.status is not None:
-        statement = statement.where(c.status == wanted.status)
-    return statement
+        yield c.client_id == id_of(astclient, wanted.client)
+    if wanted.account is not None:
+        yield c.account_id == id_of(astaccount, wanted.account)
+    if wanted.terminator is not None:
+        yield c.term_account_id == id_of(astaccount, wanted.terminator)
+    if wanted.plan is not None:
+        yield astroutingplan.c.name == wanted.plan
+    if wanted.prefix is not None:
+        yield astroute.c.prefix == wanted.prefix
 
+
+def _matching(wanted: CdrFilter) -> Select[Any]:
+    return _CDRS.where(*_by_names(wanted), *_by_values(wanted))
+
+
+def _by_names(wanted: CdrFilter) -> Iterator[ColumnElement[bool]]:
+    """By the ids: a name is looked up once, and the index is (client_id, date_created)."""
+    c = astcdr.c
+    if wanted.client is not None:
+        yield c.client_id == id_of(astclient, wanted.client)
+    if wanted.account is not None:
+        named = astaccount.c.name == wanted.account
+        yield c.client_id == select(astaccount.c.client_id).where(named).scalar_subquery()
+        yield c.account_id == id_of(astaccount, wanted.account)
+    if wanted.reseller is not None:
+        yield c.reseller_id == id_of(astreseller, wanted.reseller)
+    if wanted.terminator is not None:
+        yield c.term_account_id == id_of(astaccount, wanted.terminator)
+
+
+def _by_values(wanted: CdrFilter) -> Iterator[ColumnElement[bool]]:
+    c = astcdr.c
+    if wanted.from_ms is not None:
+        yield c.date_created >= wanted.from_ms
+    if wanted.until_ms is not None:
+        yield c.date_created < wanted.until_ms
+    if wanted.status is not None:
+        yield c.status == wanted.status
+
+
+_terminator = astaccount.alias("terminator")
+_ROUTE: Mapping[str, ColumnElement[Any]] = {
+    "routing_plan": astroutingplan.c.name,
+    "route_prefix": case((astroute.c.prefix == "", EVERY_NUMBER), else_=astroute.c.prefix),
+    "terminator": _terminator.c.name,
+}
+"""The route's names, as the views have them."""
 
 _CDR_FIELDS = tuple(field.name for field in fields(CdrRecord))
-_COLUMNS = dict(astcdr.c) | {"client": astclient.c.name, "account": astaccount.c.name}
+_COLUMNS: Mapping[str, ColumnElement[Any]] = {
+    **dict(astcdr.c),
+    "client": astclient.c.name,
+    "account": astaccount.c.name,
+    "reseller": astreseller.c.name,
+    **_ROUTE,
+}
 _CDRS: Select[Any] = (
     select(*(_COLUMNS[name].label(name) for name in _CDR_FIELDS))
     .select_from(astcdr)
     .outerjoin(astclient, astclient.c.id == astcdr.c.client_id)
     .outerjoin(astaccount, astaccount.c.id == astcdr.c.account_id)
+    .outerjoin(astreseller, astreseller.c.id == astcdr.c.reseller_id)
+    .outerjoin(astroute, astroute.c.id == astcdr.c.route_id)
+    .outerjoin(astroutingplan, astroutingplan.c.id == astroute.c.routing_plan_id)
+    .outerjoin(_terminator, _terminator.c.id == astcdr.c.term_account_id)
 )
 _STATUS = _CDR_FIELDS.index("status")
 _ESTIMATED = _CDR_FIELDS.index("estimated")
@@ -119,13 +177,21 @@ _ACTIVE: Select[Any] = (
         astcreditres.c.seconds,
         astcreditres.c.date_created,
         astcdr.c.answered_at,
+        astreseller.c.name,
+        *_ROUTE.values(),
+        astcdr.c.ani,
+        astcdr.c.source,
         *(astcdr.c[name] for name in _RATE),
     )
     .join_from(astcreditres, astcdr, astcdr.c.id == astcreditres.c.call_id)
     .join(astclient, astclient.c.id == astcreditres.c.client_id)
     .outerjoin(astaccount, astaccount.c.id == astcdr.c.account_id)
+    .outerjoin(astreseller, astreseller.c.id == astcreditres.c.reseller_id)
+    .outerjoin(astroute, astroute.c.id == astcreditres.c.route_id)
+    .outerjoin(astroutingplan, astroutingplan.c.id == astroute.c.routing_plan_id)
+    .outerjoin(_terminator, _terminator.c.id == astcreditres.c.term_account_id)
 )
-_BEFORE_RATE = 14
+_BEFORE_RATE = 20
 
 
 def _active_call(row: Sequence[Any]) -> ActiveCall:
@@ -144,6 +210,12 @@ def _active_call(row: Sequence[Any]) -> ActiveCall:
         seconds_allowed=row[11],
         date_created=row[12],
         answered_at=row[13],
+        reseller=row[14],
+        routing_plan=row[15],
+        route_prefix=row[16],
+        terminator=row[17],
+        ani=row[18],
+        source=row[19],
         rate=Rate(*row[_BEFORE_RATE:]),
     )
 

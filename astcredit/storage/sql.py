@@ -44,6 +44,20 @@ class SqlDialect(ABC):
         """A statement that sets columns of many rows. Its parameters are, row by row, the key
         and the columns' values."""
 
+    @abstractmethod
+    def add_many(
+        self, table: str, columns: Sequence[str], key: str, counter: str, rows: int
+    ) -> str:
+        """A statement that adds to the counters of so many rows, inserting those not there."""
+
+    @abstractmethod
+    def put_many(self, table: str, columns: Sequence[str], key: Sequence[str], rows: int) -> str:
+        """A statement that inserts so many rows, in place of those with the same key."""
+
+    @abstractmethod
+    def insert_new(self, table: str, columns: Sequence[str], key: str, rows: int) -> str:
+        """A statement that inserts those of so many rows whose unique key is not there yet."""
+
     def in_rows(self, columns: Sequence[str], rows: int) -> str:
         """A condition that is true where the columns equal one of so many rows."""
         row = f"({', '.join([self.mark] * len(columns))})"
@@ -92,6 +106,21 @@ class MySql(SqlDialect):
             f" STRAIGHT_JOIN {self.by_key(table, 't')} ON t.{key} = v.k SET {changes}"
         )
 
+    def add_many(
+        self, table: str, columns: Sequence[str], key: str, counter: str, rows: int
+    ) -> str:
+        added = f"{counter} = {counter} + VALUES({counter})"
+        return f"{self.insert_many(table, columns, rows)} ON DUPLICATE KEY UPDATE {added}"
+
+    def put_many(self, table: str, columns: Sequence[str], key: Sequence[str], rows: int) -> str:
+        changes = ", ".join(f"{c} = VALUES({c})" for c in columns if c not in key)
+        return f"{self.insert_many(table, columns, rows)} ON DUPLICATE KEY UPDATE {changes}"
+
+    def insert_new(self, table: str, columns: Sequence[str], key: str, rows: int) -> str:
+        # INSERT IGNORE would let other errors pass too.
+        kept = f"{key} = {table}.{key}"
+        return f"{self.insert_many(table, columns, rows)} ON DUPLICATE KEY UPDATE {kept}"
+
     def delete_many(self, table: str, key: str, rows: int) -> str:
         keys = "SELECT %s AS k" + " UNION ALL SELECT %s" * (rows - 1)
         return f"DELETE t FROM ({keys}) v STRAIGHT_JOIN {self.by_key(table, 't')} ON t.{key} = v.k"
@@ -115,6 +144,22 @@ class Sqlite(SqlDialect):
 
     def by_key(self, table: str, alias: str) -> str:
         return f"{table} {alias}"
+
+    def add_many(
+        self, table: str, columns: Sequence[str], key: str, counter: str, rows: int
+    ) -> str:
+        added = f"{counter} = {table}.{counter} + excluded.{counter}"
+        return f"{self.insert_many(table, columns, rows)} ON CONFLICT ({key}) DO UPDATE SET {added}"
+
+    def put_many(self, table: str, columns: Sequence[str], key: Sequence[str], rows: int) -> str:
+        changes = ", ".join(f"{c} = excluded.{c}" for c in columns if c not in key)
+        return (
+            f"{self.insert_many(table, columns, rows)}"
+            f" ON CONFLICT ({', '.join(key)}) DO UPDATE SET {changes}"
+        )
+
+    def insert_new(self, table: str, columns: Sequence[str], key: str, rows: int) -> str:
+        return f"{self.insert_many(table, columns, rows)} ON CONFLICT ({key}) DO NOTHING"
 
     def delete_many(self, table: str, key: str, rows: int) -> str:
         return f"DELETE FROM {table} WHERE {self.in_list(key, rows)}"

@@ -6,101 +6,25 @@ milliseconds, on SQLite and on MariaDB/MySQL alike.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import (
     BigInteger,
     Column,
-    Dialect,
     Integer,
     MetaData,
-    Numeric,
+    ScalarSelect,
     SmallInteger,
     String,
     Table,
     Text,
-    TypeDecorator,
+    select,
 )
-from sqlalchemy.dialects.mysql import DATETIME
-from sqlalchemy.types import TypeEngine
 
-from astcredit.domain.instants import instant_text
-from astcredit.domain.money import MICROS, amount_text
+from astcredit.storage.column_types import Amount, Instant, Seconds
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-def instant_ms(value: datetime | str) -> int:
-    """Milliseconds of what a driver returns for a time: a naive UTC datetime, or its text."""
-    instant = datetime.fromisoformat(value) if isinstance(value, str) else value
-    elapsed = instant.replace(tzinfo=UTC) - _EPOCH
-    return elapsed.days * 86_400_000 + elapsed.seconds * 1000 + elapsed.microseconds // 1000
-
-
-class Amount(TypeDecorator[int]):
-    """Micros: DECIMAL(18,6) in MariaDB/MySQL, an integer in SQLite."""
-
-    impl = Numeric(18, 6)
-    cache_ok = True
-
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        if dialect.name == "sqlite":
-            return dialect.type_descriptor(Integer())
-        return dialect.type_descriptor(Numeric(18, 6))
-
-    def process_bind_param(self, value: int | None, dialect: Dialect) -> Any:
-        if value is None or dialect.name == "sqlite":
-            return value
-        return Decimal(amount_text(value))
-
-    def process_result_value(self, value: Any, dialect: Dialect) -> int | None:
-        if value is None or dialect.name == "sqlite":
-            return None if value is None else int(value)
-        return int(Decimal(value) * MICROS)
-
-
-class Instant(TypeDecorator[int]):
-    """Milliseconds since 1970 UTC: DATETIME(3) in MariaDB/MySQL, text in SQLite."""
-
-    impl = String(23)
-    cache_ok = True
-
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        if dialect.name == "sqlite":
-            return dialect.type_descriptor(Text())
-        return dialect.type_descriptor(DATETIME(fsp=3))
-
-    def process_bind_param(self, value: int | None, dialect: Dialect) -> str | None:
-        return None if value is None else instant_text(value)
-
-    def process_result_value(self, value: Any, dialect: Dialect) -> int | None:
-        return None if value is None else instant_ms(value)
-
-
-class Seconds(TypeDecorator[int]):
-    """Milliseconds in the program, decimal seconds in the table."""
-
-    impl = Numeric(12, 3)
-    cache_ok = True
-
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        if dialect.name == "sqlite":
-            return dialect.type_descriptor(Text())
-        return dialect.type_descriptor(Numeric(12, 3))
-
-    def process_bind_param(self, value: int | None, dialect: Dialect) -> Any:
-        return None if value is None else Decimal(seconds_text(value))
-
-    def process_result_value(self, value: Any, dialect: Dialect) -> int | None:
-        return None if value is None else int((Decimal(str(value)) * 1000).to_integral_value())
-
-
-def seconds_text(milliseconds: int) -> str:
-    """Milliseconds, at least 0, as decimal seconds: "2.003"."""
-    return f"{milliseconds // 1000}.{milliseconds % 1000:03}"
-
+LIST_SEPARATOR = ";"
+"""Between the members of a column that holds a list: idents, gateways, DIDs."""
 
 metadata = MetaData()
 _ID = BigInteger().with_variant(Integer(), "sqlite")
@@ -119,6 +43,29 @@ astcatalog = Table(
     metadata,
     Column("id", SmallInteger, primary_key=True, autoincrement=False),
     Column("version", BigInteger, nullable=False),
+    Column("traced", BigInteger, nullable=False, default=0),
+)
+
+astreseller = Table(
+    "astreseller",
+    metadata,
+    _id(),
+    Column("name", String(80), nullable=False),
+    Column("orig_capacity", Integer),
+    Column("term_capacity", Integer),
+    Column("enabled", SmallInteger, nullable=False, default=1),
+    Column("date_created", Instant, nullable=False),
+)
+
+astroutingplan = Table(
+    "astroutingplan",
+    metadata,
+    _id(),
+    Column("name", String(80), nullable=False),
+    Column("route_order", String(12), nullable=False, default="priority"),
+    Column("version", BigInteger, nullable=False, default=1),
+    Column("enabled", SmallInteger, nullable=False, default=1),
+    Column("date_created", Instant, nullable=False),
 )
 
 astratetable = Table(
@@ -167,6 +114,16 @@ astclient = Table(
     Column("email", String(254), nullable=False),
     Column("enabled", SmallInteger, nullable=False),
     Column("date_created", Instant, nullable=False),
+    Column("routing_plan_id", Integer),
+    Column("orig_capacity", Integer),
+    Column("term_capacity", Integer),
+    Column("version", BigInteger, nullable=False, default=0),
+    Column("monthly_quota", Amount),
+    Column("daily_quota", Amount),
+    Column("timezone", String(64), nullable=False, default="UTC"),
+    Column("low_balance", Amount),
+    Column("low_balance_told", SmallInteger, nullable=False, default=0),
+    Column("quota_counted", SmallInteger, nullable=False, default=0),
 )
 
 astaccount = Table(
@@ -182,6 +139,62 @@ astaccount = Table(
     Column("notes", Text, nullable=False),
     Column("enabled", SmallInteger, nullable=False),
     Column("date_created", Instant, nullable=False),
+    Column("tech_prefix", String(20), nullable=False, default=""),
+    Column("gateways", String(400), nullable=False, default=""),
+    Column("routing_plan_id", Integer),
+    Column("src_policy", String(10), nullable=False, default="allow-any"),
+    Column("dids", Text),
+    Column("orig_enabled", SmallInteger, nullable=False, default=1),
+    Column("orig_capacity", Integer),
+    Column("terminates", SmallInteger, nullable=False, default=0),
+    Column("term_enabled", SmallInteger, nullable=False, default=0),
+    Column("term_rate_table_id", Integer),
+    Column("term_tag", String(80), nullable=False, default=""),
+    Column("term_capacity", Integer),
+    Column("protocol", String(8), nullable=False, default="PJSIP"),
+    Column("host", String(255), nullable=False, default=""),
+    Column("port", Integer),
+    Column("proxy", String(80), nullable=False, default=""),
+    Column("routing_ip", String(45), nullable=False, default=""),
+    Column("version", BigInteger, nullable=False, default=0),
+)
+
+astroute = Table(
+    "astroute",
+    metadata,
+    _id(),
+    Column("routing_plan_id", Integer, nullable=False),
+    Column("prefix", String(20), nullable=False),
+    Column("account_id", Integer, nullable=False),
+    Column("priority", Integer, nullable=False, default=1),
+    Column("weight", Integer, nullable=False, default=1),
+    Column("capacity", Integer),
+    Column("strip", Integer, nullable=False, default=0),
+    Column("prepend", String(20), nullable=False, default=""),
+    Column("min_margin", Amount),
+    Column("enabled", SmallInteger, nullable=False, default=1),
+    Column("date_created", Instant, nullable=False),
+)
+
+astblock = Table(
+    "astblock",
+    metadata,
+    _id(),
+    Column("prefix", String(20), nullable=False),
+    Column("client_id", Integer),
+    Column("note", String(200), nullable=False, default=""),
+    Column("enabled", SmallInteger, nullable=False, default=1),
+    Column("date_created", Instant, nullable=False),
+)
+
+astcapacity = Table(
+    "astcapacity",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("scope", String(8), nullable=False),
+    Column("object_id", Integer, nullable=False),
+    Column("direction", String(4), nullable=False),
+    Column("calls", Integer, nullable=False, default=0),
 )
 
 astcreditres = Table(
@@ -197,6 +210,15 @@ astcreditres = Table(
     Column("seconds", Integer, nullable=False),
     Column("date_created", Instant, nullable=False),
     Column("expires_at", Instant, nullable=False),
+    Column("account_id", Integer),
+    Column("reseller_id", Integer),
+    Column("route_id", Integer),
+    Column("term_account_id", Integer),
+    Column("term_client_id", Integer),
+    Column("term_reseller_id", Integer),
+    Column("routes_tried", String(400), nullable=False, default=""),
+    Column("quota_month", String(7)),
+    Column("quota_day", String(10)),
 )
 
 astcdr = Table(
@@ -244,6 +266,83 @@ astcdr = Table(
     Column("settled_by", String(16), nullable=False),
     Column("estimated", SmallInteger, nullable=False),
     Column("note", String(200), nullable=False),
+    Column("ani", String(80), nullable=False, default=""),
+    Column("source", String(64), nullable=False, default=""),
+    Column("ident_by", String(10), nullable=False, default=""),
+    Column("tech_prefix", String(20), nullable=False, default=""),
+    Column("reseller_id", Integer),
+    Column("route_id", Integer),
+    Column("term_account_id", Integer),
+    Column("tried", String(1000), nullable=False, default=""),
+    Column("cost_prefix", String(20), nullable=False, default=""),
+    Column("cost_rate", Amount),
+    Column("cost_connect_fee", Amount),
+    Column("cost_first_increment", Integer),
+    Column("cost_next_increment", Integer),
+    Column("cost_grace_seconds", Integer),
+    Column("cost_minimum_charge", Amount),
+    Column("quota_month", String(7)),
+    Column("quota_day", String(10)),
+    Column("corrected", Amount),
+    Column("corrected_at", Instant),
+    Column("corrected_billsec", Integer),
+    Column("corrected_answeredtime", Seconds),
+    Column("corrected_ourcost", Amount),
+)
+
+astquota = Table(
+    "astquota",
+    metadata,
+    Column("client_id", Integer, primary_key=True, autoincrement=False),
+    Column("period", String(10), primary_key=True),
+    Column("quota", Amount),
+    Column("spent", Amount, nullable=False, default=0),
+    Column("reserved", Amount, nullable=False, default=0),
+    Column("waived", Amount, nullable=False, default=0),
+    Column("told", Integer, nullable=False, default=0),
+    Column("first_over_at", Instant),
+    Column("last_over_at", Instant),
+    Column("blocked_at", Instant),
+)
+
+asttemplate = Table(
+    "asttemplate",
+    metadata,
+    _id(),
+    Column("kind", String(32), nullable=False),
+    Column("audience", String(8), nullable=False),
+    Column("reseller_id", Integer),
+    Column("subject", String(200), nullable=False),
+    Column("body", Text, nullable=False),
+    Column("html", Text),
+    Column("headers", Text),
+    Column("date_created", Instant, nullable=False),
+)
+
+astoutbox = Table(
+    "astoutbox",
+    metadata,
+    _id(),
+    Column("reference", String(120), nullable=False),
+    Column("kind", String(32), nullable=False),
+    Column("audience", String(8), nullable=False),
+    Column("client_id", Integer, nullable=False),
+    Column("facts", Text, nullable=False),
+    Column("status", String(10), nullable=False, default="waiting"),
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("next_attempt", Instant),
+    Column("sender", String(80), nullable=False, default=""),
+    Column("recipient", String(254), nullable=False, default=""),
+    Column("error", String(200), nullable=False, default=""),
+    Column("date_created", Instant, nullable=False),
+    Column("sent_at", Instant),
+)
+
+astnode = Table(
+    "astnode",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("heard_until", Instant, nullable=False),
 )
 
 astledger = Table(
@@ -281,3 +380,14 @@ def fit(table: Table, column: str, text: str) -> str:
     """`text` cut to what the column holds, and made storable whatever a caller sent."""
     most = table.c[column].type.length  # type: ignore[attr-defined]
     return text[:most].encode("utf-8", "replace").decode()
+
+
+def id_of(table: Table, name: str) -> ScalarSelect[Any] | None:
+    """The id that belongs to a name, as the database looks it up; NULL for no name."""
+    if not name:
+        return None
+    return select(table.c.id).where(table.c.name == name).scalar_subquery()
+
+
+CATALOG_VERSION = select(astcatalog.c.version).where(astcatalog.c.id == 1).scalar_subquery()
+"""The catalog's version as the transaction sees it, for the rows that a change of it writes."""

@@ -10,15 +10,18 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from support.lab import Lab, LabError, LabOptions, Ports, build, console_command, wait_until
 from support.ports import free_port
 from support.sipp import (
+    CALLER,
     Answer,
     Behaviour,
     Carrier,
@@ -34,6 +37,10 @@ STATE = RUN / "lab.json"
 # Longer than any call can last (60 minutes): the customer's sipp ends by itself before.
 CALL_DEADLINE_S = 3_700.0
 STOP_DEADLINE_S = 15.0
+# Addresses of support.lab_config.WHOLESALE.
+ANONYMOUS = re.compile(r"127\.0\.1\.([1-9]|[1-9][0-9]|1[0-9]{2}|2[0-4][0-9]|25[0-4])")
+CARRIERS = {"carrier": Ports().carrier, "backup": Ports().backup}
+NOBODY = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -43,7 +50,7 @@ class State:
     tree: str
     accounts: list[str]
     asterisk: tuple[int, int]
-    carrier: tuple[int, int]
+    carriers: dict[str, tuple[int, int]]
     ami_url: str
 
 
@@ -72,6 +79,7 @@ def parser() -> argparse.ArgumentParser:
     carrying = commands.add_parser("carrier")
     carrying.add_argument("behaviour")
     carrying.add_argument("--hangup-after", type=float)
+    carrying.add_argument("--backup", action="store_true")
     carrying.set_defaults(run=change_carrier)
 
     calling = commands.add_parser("call")
@@ -79,6 +87,8 @@ def parser() -> argparse.ArgumentParser:
     calling.add_argument("--seconds", type=float, default=5.0)
     calling.add_argument("--cancel-after", type=float)
     calling.add_argument("--account", default="")
+    calling.add_argument("--from", dest="address", default="")
+    calling.add_argument("--caller", default=CALLER)
     calling.set_defaults(run=call)
 
     asking = commands.add_parser("console")
@@ -98,20 +108,23 @@ def start(arguments: argparse.Namespace) -> int:
     RUN.chmod(0o700)
     lab = Lab(RUN, options=options, ports=Ports(), tree=build(), outlive=True)
     lab.start()
+    carriers: dict[str, tuple[int, int]] = {}
     try:
-        carrier = Carrier(RUN / "sipp", lab.ports.carrier, Answer(), outlive=True)
+        for name in CARRIERS:
+            carriers[name] = start_carrier(name, Answer())
     except SippError:
+        end_all(carriers)
         lab.stop()
         raise
     state = State(
         tree=str(lab.tree),
         accounts=list(options.accounts),
         asterisk=identity(lab.pid),
-        carrier=identity(carrier.pid),
+        carriers=carriers,
         ami_url=lab.ami.url,
     )
     save(state)
-    print(f"Asterisk takes calls on 127.0.0.1:{lab.ports.sip}, the carrier answers them.")
+    print(f"Asterisk takes calls on 127.0.0.1:{lab.ports.sip}, the carriers answer them.")
     print(f"It asks the controller at {options.agi}; for the controller:")
     print(f"  export ASTCREDIT_AMI_NODES={state.ami_url}")
     print("  (with ASTCREDIT_DATABASE_URL naming a database that has the accounts) astcredit serve")
@@ -121,15 +134,23 @@ def start(arguments: argparse.Namespace) -> int:
 
 def change_carrier(arguments: argparse.Namespace) -> int:
     state = running()
+    name = "backup" if arguments.backup else "carrier"
     behaviour = behaviour_of(arguments.behaviour, arguments.hangup_after)
-    end(state.carrier, signal.SIGKILL)
-    carrier = Carrier(RUN / "sipp", Ports().carrier, behaviour, outlive=True)
-    save(replace(state, carrier=identity(carrier.pid)))
-    print(f"The carrier's behaviour is now: {behaviour}")
+    end(state.carriers[name], signal.SIGKILL)
+    carrier = start_carrier(name, behaviour) if behaviour else NOBODY
+    save(replace(state, carriers={**state.carriers, name: carrier}))
+    print(f"The {name}'s behaviour is now: {behaviour or 'gone'}")
     return 0
 
 
-def behaviour_of(word: str, hangup_after_s: float | None) -> Behaviour:
+def start_carrier(name: str, behaviour: Behaviour) -> tuple[int, int]:
+    return identity(Carrier(RUN / "sipp", CARRIERS[name], behaviour, outlive=True).pid)
+
+
+def behaviour_of(word: str, hangup_after_s: float | None) -> Behaviour | None:
+    """What the word means; None for a carrier that is not there."""
+    if word == "gone":
+        return None
     if word == "answer":
         return Answer(hangup_after_s)
     if word == "ring":
@@ -138,7 +159,9 @@ def behaviour_of(word: str, hangup_after_s: float | None) -> Behaviour:
         return Reject(486)
     if word.isdigit() and 400 <= int(word) <= 699:
         return Reject(int(word))
-    raise LabError(f"{word!r} is no behaviour: answer, busy, ring or a SIP code of 400 to 699")
+    raise LabError(
+        f"{word!r} is no behaviour: answer, busy, ring, gone or a SIP code of 400 to 699"
+    )
 
 
 def call(arguments: argparse.Namespace) -> int:
@@ -146,16 +169,21 @@ def call(arguments: argparse.Namespace) -> int:
     options = LabOptions(tuple(state.accounts))
     if arguments.account and arguments.account not in state.accounts:
         raise LabError(f"no customer {arguments.account!r}: there are {', '.join(state.accounts)}")
+    if arguments.address and not ANONYMOUS.fullmatch(arguments.address):
+        raise LabError(
+            f"no customer may call from {arguments.address!r}: expected 127.0.1.1 to .254"
+        )
     script = CustomerScript(
         arguments.number,
         hangup_after_s=arguments.seconds,
         cancel_after_s=arguments.cancel_after,
+        caller=arguments.caller,
     )
     calls = start_customer(
         RUN / "sipp",
         script,
         port=free_port(),  # several calls may be up
-        address=options.address_of(arguments.account),
+        address=arguments.address or options.address_of(arguments.account),
         target_port=Ports().sip,
     )
     try:
@@ -176,7 +204,8 @@ def show_status(_: argparse.Namespace) -> int:
     state = load()
     print(f"Asterisk runs in {state.tree}, its files are in {RUN}")
     print(f"customers: {', '.join(state.accounts)}")
-    print("the carrier is there" if alive(state.carrier) else "the carrier has ended")
+    for name, carrier in state.carriers.items():
+        print(f"the {name} is there" if alive(carrier) else f"the {name} is gone")
     print(f"AMI: {state.ami_url}", flush=True)
     return subprocess.call([*asterisk(state), "-rx", "core show channels"])
 
@@ -196,7 +225,7 @@ def stop(_: argparse.Namespace) -> int:
         with contextlib.suppress(LabError):
             wait_until(lambda: not alive(state.asterisk), STOP_DEADLINE_S, "Asterisk to end")
     end(state.asterisk, signal.SIGKILL)
-    end(state.carrier, signal.SIGKILL)
+    end_all(state.carriers)
     STATE.unlink()
     print("stopped")
     return 0
@@ -215,8 +244,9 @@ def running() -> State:
 
 def load() -> State:
     kept = json.loads(STATE.read_text())
-    pids = {name: (kept[name][0], kept[name][1]) for name in ("asterisk", "carrier")}
-    return State(**{**kept, **pids})
+    carriers = {name: (pid, start) for name, (pid, start) in kept["carriers"].items()}
+    asterisk = (kept["asterisk"][0], kept["asterisk"][1])
+    return State(**{**kept, "asterisk": asterisk, "carriers": carriers})
 
 
 def save(state: State) -> None:
@@ -235,6 +265,11 @@ def identity(pid: int) -> tuple[int, int]:
 
 def alive(process: tuple[int, int]) -> bool:
     return process[1] != 0 and identity(process[0]) == process
+
+
+def end_all(carriers: Mapping[str, tuple[int, int]]) -> None:
+    for carrier in carriers.values():
+        end(carrier, signal.SIGKILL)
 
 
 def end(process: tuple[int, int], signal_number: signal.Signals) -> None:

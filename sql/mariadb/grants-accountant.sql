@@ -13,7 +13,8 @@
 --
 -- It may be run again; rights stay when an upgrade makes the views anew. A view reads with the
 -- rights of who made it, so the role sees of the other tables only what a view shows: of the
--- accounts their names, of the rates what stands in the CDRs.
+-- resellers and accounts their names, capacities and calls, of the routing rules too, of the
+-- blocked prefixes nothing, of the rates what stands in the CDRs.
 
 CREATE ROLE IF NOT EXISTS astcredit_accountant;
 
@@ -24,9 +25,11 @@ GRANT SELECT ON astledger TO astcredit_accountant;
 
 GRANT SELECT ON v_active_calls TO astcredit_accountant;
 GRANT SELECT ON v_client_balance TO astcredit_accountant;
+GRANT SELECT ON v_capacity TO astcredit_accountant;
 GRANT SELECT ON v_cdr TO astcredit_accountant;
 GRANT SELECT ON v_ledger TO astcredit_accountant;
 GRANT SELECT ON v_daily_client TO astcredit_accountant;
 GRANT SELECT ON v_daily_destination TO astcredit_accountant;
 GRANT SELECT ON v_margin TO astcredit_accountant;
+GRANT SELECT ON v_terminator TO astcredit_accountant;
 GRANT SELECT ON v_quota_usage TO astcredit_accountant;

@@ -21,10 +21,19 @@ from asterisk import agi as pyst2
 
 from astcredit.asterisk.agi import HEADER_LINES, LINE_BYTES
 from astcredit.asterisk.classic import EXIT_DONE, EXIT_FAILED, run_classic
-from astcredit.asterisk.scripts import ANSWER_SECONDS, BILLSEC
+from astcredit.asterisk.dial_results import BILLSEC
+from astcredit.asterisk.scripts import ANSWER_SECONDS
 from astcredit.domain.calls import Authorization, CallRequest
 from astcredit.service.ports import CallControl
-from support.agi_fakes import AC_VARIABLES, ALLOWED, FakeChannel, FakeControl, header_block
+from support.agi_fakes import (
+    AC_VARIABLES,
+    ALLOWED,
+    LINKEDID,
+    SOURCE,
+    FakeChannel,
+    FakeControl,
+    header_block,
+)
 
 
 @dataclass(slots=True)
@@ -119,16 +128,17 @@ def test_a_call_is_authorized_over_stdin_and_stdout(capfd: pytest.CaptureFixture
     assert channel.variables["AC_STATUS"] == "ALLOWED"
     assert set(AC_VARIABLES) <= set(channel.variables)
     asked = control.requests[0]
-    assert (asked.number, asked.accountcode, asked.node) == ("00442071234567", "acme2", "pbx1")
-    assert (asked.uniqueid, asked.linkedid) == ("1795292445.7", "1795292445.2")
+    assert (asked.number, asked.account, asked.node) == ("00442071234567", "acme2", "pbx1")
+    assert (asked.uniqueid, asked.linkedid) == ("1795292445.7", LINKEDID)
+    assert (asked.accountcode, asked.source) == ("acme", SOURCE)
     assert capfd.readouterr() == ("", ""), "pyst2 writes every line to stderr by itself"
 
 
 def test_arguments_default_to_the_channel() -> None:
     control = FakeControl()
     play(control, "authorize")
-    assert control.requests[0].number == "442071234567"
-    assert control.requests[0].accountcode == "acme"
+    asked = control.requests[0]
+    assert (asked.number, asked.accountcode, asked.account) == ("442071234567", "acme", "")
 
 
 def test_arguments_that_are_not_utf8_are_text() -> None:

@@ -15,7 +15,14 @@ import pytest
 from astcredit.asterisk.agi import HEADER_BYTES, LINE_BYTES, AgiProtocolError
 from astcredit.asterisk.fastagi import Limits, StreamCommands
 from support.agi_fakes import FakeControl, header_block
-from support.fastagi_peer import PATIENT, Peer, Writer, serving, up_to_the_answer
+from support.fastagi_peer import (
+    LINKEDID_AND_SOURCE,
+    PATIENT,
+    Peer,
+    Writer,
+    serving,
+    up_to_the_answer,
+)
 
 BAD_REQUESTS = {
     "http": (b"GET / HTTP/1.0\r\n\r\n", "not_agi"),
@@ -161,7 +168,7 @@ def test_a_peer_that_leaves_while_the_control_thinks_keeps_nothing() -> None:
             peer = await served.connect()
             peer.send(header_block("authorize"))
             await peer.reader.readline()
-            peer.send(b"200 result=1 (17.1)\n")
+            peer.send(LINKEDID_AND_SOURCE)
             await control.asked.wait()
             peer.writer.transport.abort()
             await asyncio.sleep(0)

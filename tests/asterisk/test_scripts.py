@@ -22,8 +22,8 @@ from astcredit.asterisk.scripts import (
     answer_variables,
 )
 from astcredit.asterisk.variables import ChannelVariables
-from astcredit.domain.calls import Authorization, AuthStatus, CallRequest
-from support.agi_fakes import AC_VARIABLES, ALLOWED, FakeChannel, FakeControl
+from astcredit.domain.calls import Authorization, AuthStatus, CallRequest, RouteRequest
+from support.agi_fakes import AC_VARIABLES, ALLOWED, SOURCE, FakeChannel, FakeControl
 from support.script_play import NOW_MS, Commands, make_scripts, play, request
 
 DENIED = Authorization(AuthStatus.NOCREDIT, "no credit", "", available=-5, cause=21)
@@ -45,6 +45,7 @@ def test_authorize_asks_about_the_channel() -> None:
             accountcode="acme",
             callerid="030123456",
             number="442071234567",
+            source=SOURCE,
         )
     ]
 
@@ -52,21 +53,55 @@ def test_authorize_asks_about_the_channel() -> None:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ([], ("442071234567", "acme", "pbx1")),
-        (["00491"], ("00491", "acme", "pbx1")),
-        (["00491", "other"], ("00491", "other", "pbx1")),
-        (["00491", "other", "pbx2"], ("00491", "other", "pbx2")),
-        (["", "other"], ("442071234567", "other", "pbx1")),
-        (["", "", "pbx2"], ("442071234567", "acme", "pbx2")),
-        (["1", "2", "bad node"], ("1", "2", "pbx1")),
-        (["1", "2", "x" * 65], ("1", "2", "pbx1")),
+        ([], ("442071234567", "", "pbx1", SOURCE)),
+        (["00491"], ("00491", "", "pbx1", SOURCE)),
+        (["00491", "other"], ("00491", "other", "pbx1", SOURCE)),
+        (["00491", "other", "pbx2"], ("00491", "other", "pbx2", SOURCE)),
+        (["", "other"], ("442071234567", "other", "pbx1", SOURCE)),
+        (["", "", "pbx2"], ("442071234567", "", "pbx2", SOURCE)),
+        (["", "", "", "10.0.0.5:5061"], ("442071234567", "", "pbx1", "10.0.0.5:5061")),
+        (["1", "2", "bad node"], ("1", "2", "pbx1", SOURCE)),
+        (["1", "2", "x" * 65], ("1", "2", "pbx1", SOURCE)),
     ],
 )
-def test_arguments_have_defaults(arguments: list[str], expected: tuple[str, str, str]) -> None:
+def test_arguments_have_defaults(arguments: list[str], expected: tuple[str, ...]) -> None:
+    """The accountcode stays beside the account that the dialplan names: it is Asterisk's word."""
     control = FakeControl()
     play(control, request("authorize", *arguments), FakeChannel())
     asked = control.requests[0]
-    assert (asked.number, asked.accountcode, asked.node) == expected
+    assert (asked.number, asked.account, asked.node, asked.source) == expected
+    assert asked.accountcode == "acme"
+
+
+@pytest.mark.parametrize(
+    ("channel", "arguments", "source", "reads"),
+    [
+        ("PJSIP/acme-00000007", [], SOURCE, "CHANNEL(pjsip,remote_addr)"),
+        ("PJSIP/acme-00000007", ["", "", "", "10.0.0.5"], "10.0.0.5", ""),
+        ("SIP/acme-00000007", [], "", ""),
+        ("Local/44@out-00000007;2", [], "", ""),
+        ("XPJSIP/acme-00000007", [], "", ""),
+        ("", [], "", ""),
+    ],
+)
+def test_the_address_is_asked_of_pjsip_channels_only_and_where_it_is_not_told(
+    channel: str, arguments: list[str], source: str, reads: str
+) -> None:
+    """Asterisk knows it of no other, and complains; and it is no header of the caller's."""
+    control = FakeControl()
+    fake = FakeChannel()
+    play(control, request("authorize", *arguments, channel=channel), fake)
+    assert control.requests[0].source == source
+    assert [c for c in fake.commands if "remote_addr" in c] == [
+        c for c in fake.commands[:1] if reads
+    ]
+    assert reads in fake.commands[0]
+
+
+def test_a_pjsip_channel_without_an_address_has_no_source() -> None:
+    control = FakeControl()
+    play(control, request("authorize"), FakeChannel({"CHANNEL(pjsip,remote_addr)": ""}))
+    assert control.requests[0].source == ""
 
 
 def test_a_channel_without_linkedid_is_its_own() -> None:
@@ -93,6 +128,8 @@ def test_the_dialplan_gets_all_of_an_allowed_call() -> None:
         "AC_OPTS": "L(754000:60000:30000)",
         "AC_DIAL": "PJSIP/442071234567@carrier",
         "AC_CALLERID": "+4930123456",
+        "AC_NUMBER": "442071234567",
+        "AC_PAYER": "acme office",
         "AC_RATE": "0.012000",
         "AC_RESERVED": "0.150800",
         "AC_AVAILABLE": "9.849200",
@@ -117,11 +154,17 @@ def test_every_answer_sets_every_variable(status: AuthStatus) -> None:
 
 
 def test_a_hostile_reason_and_caller_id_add_no_variable() -> None:
-    answer = replace(DENIED, reason='x,AC_STATUS=ALLOWED"\n(', callerid="1,AC_STATUS=ALLOWED")
+    answer = replace(
+        DENIED,
+        reason='x,AC_STATUS=ALLOWED"\n(',
+        callerid="1,AC_STATUS=ALLOWED",
+        number="2,AC_STATUS=ALLOWED&SIP/x",
+    )
     variables = play(FakeControl(answer), request("authorize"), FakeChannel())
     assert variables["AC_STATUS"] == "NOCREDIT"
     assert variables["AC_REASON"] == "x AC_STATUS=ALLOWED"
     assert variables["AC_CALLERID"] == "1AC_STATUSALLOWED"
+    assert variables["AC_NUMBER"] == "2AC_STATUSALLOWEDSIPx"
 
 
 def test_negative_amounts_are_written() -> None:
@@ -342,9 +385,45 @@ def test_an_error_of_next_route_leaves_the_call_to_its_hangup() -> None:
 def test_next_route_asks_for_the_call_of_the_channel() -> None:
     control = FakeControl(replace(ALLOWED, dial="PJSIP/44@second"))
     variables = play(control, request("next-route"), FakeChannel({"AC_CALL": "c7"}))
-    assert control.routes == [("pbx1", "1795292445.7", "c7")]
+    assert control.routes == [RouteRequest("c7", "pbx1", "1795292445.7", "call-1")]
     assert variables["AC_DIAL"] == "PJSIP/44@second"
     assert variables["AC_CALL"] == "c7"
+
+
+@pytest.mark.parametrize(
+    ("dialstatus", "cause", "told"),
+    [
+        ("CONGESTION", "34", ("CONGESTION", 34)),
+        ("", "", ("", 0)),
+        ("busy'", "128", ("", 0)),
+        ("BUSY", "x", ("BUSY", 0)),
+        ("A" * 21, "127", ("", 127)),
+    ],
+)
+def test_next_route_tells_how_the_attempt_ended(
+    dialstatus: str, cause: str, told: tuple[str, int]
+) -> None:
+    """What is no word or no number of Asterisk's is not told."""
+    control = FakeControl()
+    values = {"AC_CALL": "c7", "DIALSTATUS": dialstatus, "HANGUPCAUSE": cause}
+    play(control, request("next-route"), FakeChannel(values))
+    assert [(asked.dialstatus, asked.hangupcause) for asked in control.routes] == [told]
+
+
+def test_each_question_for_a_route_is_one_of_its_own() -> None:
+    """A question that is asked again after a lost answer keeps its id; a new one has another."""
+    control = FakeControl()
+    scripts = make_scripts(control)
+
+    async def scenario() -> None:
+        for _ in range(2):
+            session = ChannelVariables(Commands(FakeChannel({"AC_CALL": "c7"})))
+            await scripts.run(request("next-route", "pbx2"), session, "pbx1")
+
+    asyncio.run(scenario())
+    first, second = control.routes
+    assert (first.call_id, first.node) == (second.call_id, second.node) == ("c7", "pbx2")
+    assert first.ask_id != second.ask_id
 
 
 def test_no_further_route_leaves_the_call_to_its_hangup() -> None:
@@ -360,4 +439,10 @@ def test_no_further_route_leaves_the_call_to_its_hangup() -> None:
 def test_what_is_no_call_id_is_none(call: str) -> None:
     control = FakeControl()
     play(control, request("next-route"), FakeChannel({"AC_CALL": call}))
-    assert control.routes == [("pbx1", "1795292445.7", "")]
+    assert [asked.call_id for asked in control.routes] == [""]
+
+
+def test_a_name_that_asterisk_would_change_is_not_told() -> None:
+    """Half a name would be another account, or none: the dialplan goes by the accountcode then."""
+    for name in ("acme, office", "acme  office", 'acme"', "${acme}"):
+        assert answer_variables(replace(ALLOWED, payer=name))["AC_PAYER"] == ""

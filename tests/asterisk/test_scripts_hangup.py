@@ -9,17 +9,12 @@ import pytest
 from astcredit.asterisk.agi import (
     AgiRequest,
 )
-from astcredit.asterisk.scripts import (
-    BILLSEC,
-    HANGUP_VARIABLES,
-    ScriptFailed,
-    UnknownScript,
-    hangup_report,
-)
+from astcredit.asterisk.dial_results import BILLSEC, HANGUP_VARIABLES, hangup_report
+from astcredit.asterisk.scripts import ScriptFailed, UnknownScript
 from astcredit.asterisk.variables import ChannelVariables
-from astcredit.domain.calls import Funds
+from astcredit.domain.calls import Funds, Origin
 from astcredit.service.errors import TransientError
-from support.agi_fakes import FakeChannel, FakeControl
+from support.agi_fakes import SOURCE, FakeChannel, FakeControl
 from support.script_play import NOW_MS, Commands, make_scripts, play, request
 
 # hangup
@@ -141,7 +136,19 @@ def test_balance_of_the_channels_account_or_another() -> None:
     assert (variables["AC_BALANCE"], variables["AC_AVAILABLE"]) == ("12.340000", "-0.000001")
     assert variables["AC_STATUS"] == "as it was"
     play(control, request("balance", "other"), FakeChannel())
-    assert control.accounts == ["acme", "other"]
+    assert control.origins == [
+        Origin("pbx1", "", "acme", "acme", SOURCE, "030123456"),
+        Origin("pbx1", "other", "acme", "acme", "", "030123456"),
+    ]
+
+
+def test_a_balance_of_another_channel_than_pjsip_asks_for_no_address() -> None:
+    """Asterisk complains of the function on other channels."""
+    control = FakeControl()
+    channel = FakeChannel()
+    play(control, request("balance", channel="IAX2/acme-7"), channel)
+    assert control.origins == [Origin("pbx1", "", "acme", "", "", "030123456")]
+    assert not [command for command in channel.commands if command.startswith("GET")]
 
 
 @pytest.mark.parametrize(

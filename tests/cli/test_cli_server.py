@@ -40,6 +40,7 @@ def test_a_simulated_call_is_charged_as_a_real_one(demo_url: str, tmp_path: Path
             "schema": "ok",
             "catalog": "ok",
             "ami": "warning",  # there is none
+            "mail": "warning",  # nor is there a mail server
             "server": "ok",
         }
 

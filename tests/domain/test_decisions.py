@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from astcredit.domain.books import ClientBooks
 from astcredit.domain.calls import AuthStatus
 from astcredit.domain.catalog import Catalog
-from astcredit.domain.decisions import CAUSES, EXPIRY_SLACK_MS, Decision, decide
+from astcredit.domain.decisions import CAUSES, EXPIRY_SLACK_MS, Decision
 from astcredit.domain.numbers import Numbering
 from astcredit.domain.rating import Rate, price
 from support.core import (
@@ -22,6 +22,8 @@ from support.core import (
     SETUP_SECONDS,
     account,
     catalog_of,
+    decided,
+    identified,
     policy,
     postpaid,
     prepaid,
@@ -56,9 +58,9 @@ def ask(
     catalog: Catalog = CATALOG,
 ) -> Decision:
     """The decision on the books of whoever is recognised, one euro unless given."""
-    found = catalog.identify(accountcode)
+    found = identified(catalog, accountcode)
     books = (client or prepaid(found.client_id)) if found else None
-    return decide(request(1, accountcode, dialled), catalog, books, policy(), NOW_MS)
+    return decided(request(1, accountcode, dialled), catalog, books)
 
 
 POOR = prepaid(balance=999)
@@ -70,7 +72,7 @@ DEBTS = prepaid(balance=-1)
     [
         ("alice", KNOWN_NUMBER, prepaid(), "ALLOWED", ""),
         ("alice", "+44 (20) 7123-4567", prepaid(), "ALLOWED", ""),
-        ("", KNOWN_NUMBER, None, "NOACCOUNT", "no accountcode"),
+        ("", KNOWN_NUMBER, None, "NOACCOUNT", "by the caller's number '100'"),
         ("mallory", KNOWN_NUMBER, None, "NOACCOUNT", "'mallory'"),
         ("off", KNOWN_NUMBER, prepaid(), "DISABLED", "account 'off' is disabled"),
         ("offclient", KNOWN_NUMBER, prepaid(2), "DISABLED", "client 'client2' is disabled"),
@@ -155,9 +157,9 @@ def test_a_free_rate_is_allowed_with_debts_and_holds_nothing() -> None:
 @pytest.mark.parametrize("accountcode", ["alice", "off", "offclient", "norates", "mallory", ""])
 def test_emergency_numbers_are_always_allowed_at_no_charge(accountcode: str) -> None:
     """Without account, without credit, disabled, without a rate."""
-    found = CATALOG.identify(accountcode)
+    found = identified(CATALOG, accountcode)
     books = prepaid(found.client_id, balance=-(10**9)) if found else None
-    decision = decide(request(1, accountcode, EMERGENCY), CATALOG, books, policy(), NOW_MS)
+    decision = decided(request(1, accountcode, EMERGENCY), CATALOG, books)
     assert (decision.status, decision.seconds) == ("ALLOWED", LONGEST_SECONDS)
     assert decision.reserved == 0
     if books is not None:
@@ -174,7 +176,7 @@ def test_an_emergency_number_is_one_however_it_is_written(dialled: str) -> None:
 @pytest.mark.parametrize("dialled", ["1120", "11", "0112", "9112"])
 def test_a_number_that_only_begins_or_ends_so_is_none(dialled: str) -> None:
     here = replace(policy(), numbering=Numbering("44"))
-    decision = decide(request(1, "alice", dialled), CATALOG, POOR, here, NOW_MS)
+    decision = decided(request(1, "alice", dialled), CATALOG, POOR, here)
     assert decision.status is not AuthStatus.ALLOWED
 
 
@@ -244,9 +246,7 @@ def test_a_prepaid_client_never_holds_more_than_it_has(
     books, sum_held = prepaid(balance=balance, credit_limit=credit), 0
     for number, rate in enumerate(rates, 1):
         catalog = catalog_of(tables=[rate_table(rate)])
-        decision = decide(
-            request(number), catalog, books, policy(max_seconds=longest), NOW_MS + number
-        )
+        decision = decided(request(number), catalog, books, policy(max_seconds=longest))
         if not decision.allowed:
             assert decision.client == books
             continue

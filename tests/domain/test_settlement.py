@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from astcredit.domain.books import LedgerKind, OpenCall
+from astcredit.domain.capacity import Occupancy
 from astcredit.domain.money import parse_amount
 from astcredit.domain.rating import Rate, price
 from astcredit.domain.settlement import Ending, Settlement, settle
@@ -20,7 +21,10 @@ DIALED_MS = NOW_MS + 1_000
 
 
 def open_call(
-    rate: Rate = RATE, seconds: int = 3600, state: CallState = CallState.ANSWERED
+    rate: Rate = RATE,
+    seconds: int = 3600,
+    state: CallState = CallState.ANSWERED,
+    cost_rate: Rate | None = None,
 ) -> OpenCall:
     was_answered = state is not CallState.OPEN
     return OpenCall(
@@ -37,6 +41,8 @@ def open_call(
         expires_at_ms=NOW_MS + 4_000_000,
         dialed_at_ms=DIALED_MS if was_answered else None,
         answered_at_ms=ANSWERED_MS if was_answered else None,
+        occupancy=Occupancy(1),
+        cost_rate=cost_rate,
     )
 
 
@@ -205,6 +211,62 @@ def test_an_answered_call_whose_end_nobody_saw_is_charged_up_to_its_limit(
 def test_a_call_that_was_not_answered_expires_at_no_charge() -> None:
     settled = end(open_call(state=CallState.OPEN), 10**7, CallEvent.EXPIRE)
     assert (settled.state, settled.price, settled.charge) == ("failed", 0, None)
+
+
+MINUTES = Rate("44", "", 20_000, 0, 60, 60)
+SIX_SECONDS = Rate("442", "", 30_000, 1_000, 6, 6)
+GRACE = Rate("44", "", 20_000, 0, 1, 1, 3)
+
+
+@pytest.mark.parametrize(
+    ("cost_rate", "talk_ms", "ourcost"),
+    [
+        (MINUTES, 0, 0),
+        (MINUTES, 1, 20_000),
+        (MINUTES, 60_000, 20_000),
+        (MINUTES, 60_001, 40_000),  # our own client pays by the second
+        (SIX_SECONDS, 30_000, 16_000),
+        (SIX_SECONDS, 30_001, 19_000),
+        (GRACE, 3_000, 0),
+        (GRACE, 3_001, 1_334),
+    ],
+)
+def test_the_terminator_is_owed_by_its_own_rate_and_increments(
+    cost_rate: Rate, talk_ms: int, ourcost: int
+) -> None:
+    settled = end(open_call(cost_rate=cost_rate), talk_ms)
+    assert settled.ourcost == ourcost
+    assert settled.price == -(-talk_ms // 1000) * 1_000
+
+
+@pytest.mark.parametrize(("talk_ms", "ourcost"), [(60_000, 20_000), (60_003, 40_000)])
+def test_what_asterisk_cut_too_late_is_owed_to_the_terminator(talk_ms: int, ourcost: int) -> None:
+    """Its meter ran until the end of the leg; the client paid for the minute that was held."""
+    settled = end(open_call(seconds=60, cost_rate=MINUTES), talk_ms)
+    assert (settled.price, settled.ourcost) == (60_000, ourcost)
+    assert settled.overrun_ms == talk_ms - 60_000
+
+
+def test_on_the_dialplans_own_trunk_it_is_not_known_what_is_owed() -> None:
+    assert end(open_call(), 60_000).ourcost is None
+
+
+@pytest.mark.parametrize("event", [CallEvent.RELEASE, CallEvent.EXPIRE])
+def test_for_a_call_that_was_not_answered_nothing_is_owed(event: CallEvent) -> None:
+    call = open_call(state=CallState.OPEN, cost_rate=MINUTES)
+    assert end(call, 60_000, event).ourcost is None
+
+
+def test_an_expired_call_is_owed_up_to_its_limit() -> None:
+    """Nobody saw the end: Asterisk cut it then, as far as can be known."""
+    settled = end(open_call(seconds=90, cost_rate=MINUTES), 10**7, CallEvent.EXPIRE)
+    assert (settled.ourcost, settled.overrun_ms) == (40_000, 0)
+
+
+def test_a_charge_below_cost_is_booked_as_it_is() -> None:
+    """A rule's margin is looked at before the call; afterwards both sums stand side by side."""
+    settled = end(open_call(cost_rate=MINUTES), 1_000)
+    assert (settled.price, settled.ourcost) == (1_000, 20_000)
 
 
 amounts = st.integers(0, 10**7)

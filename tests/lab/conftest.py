@@ -1,5 +1,6 @@
-"""Fixtures of the tests that need a real Asterisk; `support.lab_fixtures` has them."""
+"""Fixtures of the tests that need a real Asterisk; they are made in `support`."""
 
-from support.lab_fixtures import lab, lab_tree
+from support.lab_fixtures import carrier, lab, lab_tree, stub
+from support.lab_scene import controller, scene
 
-__all__ = ["lab", "lab_tree"]
+__all__ = ["carrier", "controller", "lab", "lab_tree", "scene", "stub"]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from support.agi_stub import ALLOWED, AgiStub
+from support.agi_stub import AgiStub
 from support.lab import Lab
 from support.sipp import Answer, CustomerScript
 
@@ -19,7 +19,7 @@ Message = dict[str, str]
 
 
 class Ami:
-    """A manager session by hand. A header that repeats keeps its last value."""
+    """A manager session by hand. Values of a header that repeats are joined by spaces."""
 
     def __init__(self, port: int, username: str, secret: str) -> None:
         self._socket = socket.create_connection(("127.0.0.1", port), DEADLINE_S)
@@ -50,7 +50,7 @@ class Ami:
         message: Message = {}
         while (line := self._lines.readline()) not in ("\r\n", ""):
             key, _, value = line.rstrip("\r\n").partition(": ")
-            message[key] = value
+            message[key] = f"{message[key]} {value}" if key in message else value
         return message
 
 
@@ -59,13 +59,6 @@ def ami(lab: Lab) -> Iterator[Ami]:
     session = Ami(lab.ami.port, lab.ami.username, lab.ami.secret)
     yield session
     session.close()
-
-
-@pytest.fixture
-def stub(lab: Lab) -> Iterator[AgiStub]:
-    with AgiStub(lambda _: ALLOWED) as server, lab.globals(AC_AGI=server.agi):
-        yield server
-        lab.wait_idle()
 
 
 def test_a_call_shows_just_the_events_that_are_billed_by(lab: Lab, ami: Ami, stub: AgiStub) -> None:
@@ -77,7 +70,7 @@ def test_a_call_shows_just_the_events_that_are_billed_by(lab: Lab, ami: Ami, stu
     assert ami.events == []
     assert end["DialStatus"] == "ANSWER"
     for event in (begin, end):
-        assert event["ChanVariable"] == "AC_CALL=call-1"
+        assert "AC_CALL=call-1" in event["ChanVariable"].split()
     assert {event["Uniqueid"] for event in hangups} == {end["Uniqueid"], end["DestUniqueid"]}
     for event in (begin, end, *hangups):
         assert float(event["Timestamp"]) > 1_700_000_000

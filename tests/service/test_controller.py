@@ -6,10 +6,11 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
-from astcredit.domain.calls import Authorization, AuthStatus, HangupReport
+from astcredit.domain.calls import Authorization, AuthStatus, HangupReport, Origin
 from astcredit.domain.catalog import Catalog
 from astcredit.domain.decisions import Decision
 from astcredit.domain.settlement import Settlement
@@ -27,9 +28,11 @@ from support.core import (
     BatchLog,
     Clock,
     FixedCatalog,
+    account,
     answered,
     call_id,
     caller_ended,
+    catalog_of,
     hangup,
     leg_ended,
     no_orphan,
@@ -37,8 +40,10 @@ from support.core import (
     postpaid,
     prepaid,
     request,
+    settings,
 )
 from support.memory_books import CdrRow, Fault, Gate, MemoryBooks, audit
+from support.plans import next_route, routed
 
 FUNDS = 10_000_000
 LONG_DEADLINE = 3_600.0
@@ -75,11 +80,11 @@ class CallLog:
 class Desk:
     """A controller with everything behind it, on books in memory."""
 
-    def __init__(self, links: NodeLinks, deadline_seconds: float) -> None:
+    def __init__(self, links: NodeLinks, deadline_seconds: float, catalog: Catalog | None) -> None:
         self.books = MemoryBooks([prepaid(1, FUNDS), postpaid(2, -5_000_000)])
         self.clock = Clock()
         self.log = CallLog()
-        self.catalog = FixedCatalog()
+        self.catalog = FixedCatalog(catalog)
         ledger = Ledger(self.books, self.catalog, policy(), self.clock, links=links)
         self.batcher = Batcher(
             ledger.apply,
@@ -112,9 +117,11 @@ class Desk:
 
 @asynccontextmanager
 async def desk(
-    links: NodeLinks | None = None, deadline_seconds: float = LONG_DEADLINE
+    links: NodeLinks | None = None,
+    deadline_seconds: float = LONG_DEADLINE,
+    catalog: Catalog | None = None,
 ) -> AsyncIterator[Desk]:
-    it = Desk(links or NodeLinks(), deadline_seconds)
+    it = Desk(links or NodeLinks(), deadline_seconds, catalog)
     it.batcher.start()
     yield it
     if it.books.gate is not None:
@@ -137,6 +144,8 @@ def test_an_allowed_call_is_told_all_that_the_dialplan_needs() -> None:
                 reserved=3_600_000,
                 available=FUNDS - 3_600_000,
                 cause=0,
+                number="442071234567",
+                payer="alice",
             )
             assert it.cdr().status == "open"
             assert it.log.answers == [AuthStatus.ALLOWED]
@@ -301,25 +310,26 @@ TRANSFERRED = hangup(talk_ms=5_000, transfer="PJSIP/bob-1")
 
 
 @pytest.mark.parametrize(
-    ("links", "report", "settles"),
+    ("links", "report", "status"),
     [
-        (NodeLinks(configured=False), REPORT, True),
-        (NodeLinks(configured=False), TRANSFERRED, True),
-        (NodeLinks(configured=True, up=True), REPORT, True),  # its answer was missed
-        (NodeLinks(configured=True, up=True), TRANSFERRED, False),
-        (NodeLinks(configured=True, up=True), hangup(dialstatus=""), False),  # not known
-        (NodeLinks(configured=True, up=False), REPORT, True),
-        (NodeLinks(configured=True, up=False), TRANSFERRED, False),  # the leg is still up
+        (NodeLinks(configured=False), REPORT, "completed"),
+        (NodeLinks(configured=False), TRANSFERRED, "completed"),
+        (NodeLinks(configured=True, up=True), REPORT, "completed"),  # its answer was missed
+        (NodeLinks(configured=True, up=True), hangup(dialstatus=""), "open"),  # not known
+        (NodeLinks(configured=True, up=False), REPORT, "completed"),
+        # The leg is still up; now it is known when it was answered.
+        (NodeLinks(configured=True, up=True), TRANSFERRED, "answered"),
+        (NodeLinks(configured=True, up=False), TRANSFERRED, "answered"),
     ],
 )
 def test_the_hangup_report_settles_where_no_link_will(
-    links: NodeLinks, report: HangupReport, settles: bool
+    links: NodeLinks, report: HangupReport, status: str
 ) -> None:
     async def main() -> None:
         async with desk(links) as it:
             await it.controller.authorize(request(1))
             await it.controller.report_hangup(report)
-            assert it.cdr().status == ("completed" if settles else "open")
+            assert it.cdr().status == status
 
     asyncio.run(main())
 
@@ -404,18 +414,24 @@ def test_a_sweep_closes_what_is_past_its_time_some_at_a_time(
     asyncio.run(main())
 
 
+def named(accountcode: str) -> Origin:
+    return Origin(NODE, accountcode=accountcode)
+
+
 def test_funds() -> None:
     async def main() -> None:
         async with desk() as it:
             await it.controller.authorize(request(1))
-            alan = await it.controller.funds("alan")  # the same client's other account
-            bob = await it.controller.funds("bob")
+            alan = await it.controller.funds(named("alan"))  # the same client's other account
+            bob = await it.controller.funds(named("bob"))
             assert alan is not None
             assert bob is not None
             assert (alan.client, alan.currency, alan.balance) == ("client1", "EUR", FUNDS)
             assert alan.available == FUNDS - 3_600_000
             assert (bob.balance, bob.available) == (-5_000_000, UNLIMITED)
-            assert await it.controller.funds("mallory") is None
+            assert await it.controller.funds(named("mallory")) is None
+            found = await it.controller.funds(replace(named("alan"), account="bob"))
+            assert found == bob
 
     asyncio.run(main())
 
@@ -436,7 +452,7 @@ def test_funds_of_a_silent_database_are_not_waited_for() -> None:
         answers = AnswerPolicy(0, 0, 0)
         it = Controller(batcher, books, catalog, policy(), answers, Clock(), CallLog())
         with pytest.raises(TransientError, match="did not answer in time"):
-            await it.funds("alice")
+            await it.funds(named("alice"))
 
     asyncio.run(main())
 
@@ -444,8 +460,81 @@ def test_funds_of_a_silent_database_are_not_waited_for() -> None:
 def test_there_is_no_next_route_without_a_plan() -> None:
     async def main() -> None:
         async with desk() as it:
-            answer = await it.controller.next_route(NODE, "caller-1", call_id(1))
-            assert (answer.status, answer.seconds, answer.cause) == ("NOROUTE", 0, 3)
+            for number in (1, 2):
+                answer = await it.controller.next_route(next_route(number))
+                assert (answer.status, answer.seconds, answer.cause) == ("NOROUTE", 0, 3)
+                assert (answer.call_id, answer.dial) == (call_id(number), "")
+                await it.controller.authorize(request(2))  # with a reservation and without
+            assert answer.reason == "the client has no routing plan"
+
+    asyncio.run(main())
+
+
+def test_a_routed_call_is_told_its_dial_string_and_the_next_one() -> None:
+    """The same reservation and the same seconds; what is asked once more is once more the next."""
+
+    async def main() -> None:
+        async with desk(catalog=routed()) as it:
+            first = await it.controller.authorize(request(1))
+            assert (first.status, first.dial) == ("ALLOWED", "PJSIP/442071234567@c1")
+            second = await it.controller.next_route(next_route(1, "ask-1"))
+            assert second == replace(first, dial="PJSIP/442071234567@c2", number="", payer="")
+            third = await it.controller.next_route(next_route(1, "ask-2"))
+            assert third.dial == "PJSIP/442071234567@c3"
+            last = await it.controller.next_route(next_route(1, "ask-3"))
+            assert (last.status, last.dial, last.options) == ("NOROUTE", "", "")
+            assert last.reason == "routing plan 'plan1' has no further route"
+            assert it.books.clients[1].reserved == first.reserved
+
+    asyncio.run(main())
+
+
+def test_a_next_route_that_does_not_come_in_time_is_an_error() -> None:
+    """The dialplan has its reservation still: `h` or the listener releases it."""
+
+    async def main() -> None:
+        async with desk(catalog=routed(), deadline_seconds=0) as it:
+            await it.batcher.submit(request(1))
+            it.hold()
+            answer = await it.controller.next_route(next_route(1))
+            assert (answer.status, answer.cause, answer.dial) == ("ERROR", 38, "")
+
+    asyncio.run(main())
+
+
+def test_a_next_route_that_the_database_refuses_is_an_error() -> None:
+    async def main() -> None:
+        async with desk(catalog=routed()) as it:
+            await it.controller.authorize(request(1))
+            it.books.poison = {call_id(1)}
+            assert (await it.controller.next_route(next_route(1))).status == "ERROR"
+            assert it.books.calls[call_id(1)].occupancy.route_id == 21
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("tech_prefix", "dialled", "number"),
+    [
+        ("", "442071234567", "442071234567"),
+        ("", "+44 20 7123 4567", "+44 20 7123 4567"),
+        ("77", "77442071234567", "442071234567"),
+        ("77", "77+442071234567", "+442071234567"),
+        ("77", "7700442071234567", "00442071234567"),
+        ("77", "77112", "112"),
+        ("1", "112", "112"),  # a tech prefix does not eat the beginning of an emergency number
+        ("", "+112", "112"),
+        ("77", "112", "112"),  # by nobody's account
+    ],
+)
+def test_the_number_for_the_dialplans_own_trunk_is_without_the_tech_prefix(
+    tech_prefix: str, dialled: str, number: str
+) -> None:
+    async def main() -> None:
+        gate = replace(account("alice"), tech_prefix=tech_prefix)
+        async with desk(catalog=catalog_of([settings(1)], [gate])) as it:
+            answer = await it.controller.authorize(request(1, dialled=dialled))
+            assert (answer.status, answer.number) == ("ALLOWED", number)
 
     asyncio.run(main())
 

@@ -23,6 +23,7 @@ from support.core import (
     caller_ended,
     catalog_of,
     hangup,
+    identified,
     leg_ended,
     policy,
     postpaid,
@@ -457,7 +458,7 @@ def test_a_batch_is_the_same_as_its_operations_one_by_one(
 def test_the_small_world_has_no_ambiguous_account() -> None:
     """What the histories stand on: mallory is nobody, the others are."""
     catalog = catalog_of()
-    assert [bool(catalog.identify(n)) for n in ("alice", "bob", "alan", "mallory")] == [
+    assert [bool(identified(catalog, n)) for n in ("alice", "bob", "alan", "mallory")] == [
         True,
         True,
         True,

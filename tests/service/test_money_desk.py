@@ -147,7 +147,7 @@ def test_a_top_up_is_no_repetition_of_an_adjustment(sqlite_url: str) -> None:
     assert at_desk(sqlite_url, [], work) == [5 * EUR]
 
 
-@pytest.mark.parametrize("reference", ["call:1", "", " a", "a\nb", "x" * 121])
+@pytest.mark.parametrize("reference", ["call:1", "correction:1", "", " a", "a\nb", "x" * 121])
 def test_a_reference_of_calls_or_one_that_cannot_be_is_refused(
     sqlite_url: str, reference: str
 ) -> None:

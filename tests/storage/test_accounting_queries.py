@@ -1,18 +1,24 @@
 """The queries of docs/ACCOUNTING.md, each as it stands there, on both kinds of database.
 
-What they must answer is computed here from `support.calls`, not from the database.
+What they must answer is computed here from `support.calls` and `support.routed_calls`, not from the
+database.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
+from astcredit.domain.money import parse_amount
+from astcredit.service.administration import Administration
+from astcredit.service.catalog_rules import ClientChange
+from astcredit.storage.administration import SqlAdministration
+from astcredit.storage.database import Database
 from support.calls import (
     BOOKINGS,
     CALLS,
@@ -28,6 +34,7 @@ from support.calls import (
 )
 from support.core import opened
 from support.project import ROOT
+from support.routed_calls import ROUTED, Routed, routed
 
 GUIDE = ROOT / "docs" / "ACCOUNTING.md"
 QUERIES = re.findall(
@@ -38,13 +45,36 @@ QUERIES = re.findall(
 
 Rows = list[dict[str, Any]]
 
+KINDS = ["sqlite", pytest.param("mariadb", marks=pytest.mark.mariadb)]
+NUMBERS = range(1, 14)
+OF_OTHER_CALLS = (11, 12, 13)
 
-@pytest.fixture(
-    scope="module", params=["sqlite", pytest.param("mariadb", marks=pytest.mark.mariadb)]
-)
+
+@pytest.fixture(scope="module", params=KINDS)
 def url(request: pytest.FixtureRequest) -> Iterator[str]:
     with filled(request.param, request) as found:
         yield found
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def routed_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    with routed(request.param, request) as found:
+        yield found
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def quotas_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    with filled(request.param, request, _fill_with_quotas) as found:
+        yield found
+
+
+async def _fill_with_quotas(database: Database) -> None:
+    """Quotas that are set when November ends, and count what was spent in it."""
+    await fill(database)
+    admin = Administration(SqlAdministration(database), "ops@test", lambda: ms(NOVEMBER_ENDS))
+    for client, quota in QUOTAS.items():
+        change = ClientChange(monthly_quota=parse_amount(str(quota)))
+        await admin.set_client(client, change)
 
 
 def text_of(number: int) -> str:
@@ -66,23 +96,32 @@ def total(calls: list[Made]) -> Decimal:
     return sum((call.price for call in calls), Decimal(0))
 
 
-def test_guide_has_ten_queries() -> None:
-    assert [number for number, _ in QUERIES] == [str(n) for n in range(1, 11)]
+NOVEMBER_ENDS = "2026-11-30 23:59:59.999"
+QUOTAS = {
+    "anna": Decimal(100),  # a small part is used
+    "bert": total([call for call in november() if call.client == "bert"]),  # all is used
+    "cara": total([call for call in november() if call.client == "cara"]) + Decimal("0.02"),
+}
+"""What these clients may spend in a month, from the end of November on."""
 
 
-@pytest.mark.parametrize("number", range(1, 11))
+def test_guide_has_thirteen_queries() -> None:
+    assert [number for number, _ in QUERIES] == [str(n) for n in NUMBERS]
+
+
+@pytest.mark.parametrize("number", [n for n in NUMBERS if n not in OF_OTHER_CALLS])
 def test_query_runs_and_has_something_to_show(number: int, url: str) -> None:
     """But for the ninth, which must find nothing."""
     assert bool(ask(url, text_of(number))) == (number != 9)
 
 
-@pytest.mark.parametrize("number", range(1, 11))
-def test_query_is_taken_by_strict_servers(number: int, url: str) -> None:
+@pytest.mark.parametrize("number", NUMBERS)
+def test_query_is_taken_by_strict_servers(number: int, routed_url: str) -> None:
     """MySQL's default modes, in which a client may connect, refuse a loose GROUP BY."""
     modes = "ONLY_FULL_GROUP_BY,STRICT_TRANS_TABLES,NO_ZERO_DATE,ERROR_FOR_DIVISION_BY_ZERO"
 
     async def run() -> None:
-        async with opened(url) as database, database.engine.connect() as connection:
+        async with opened(routed_url) as database, database.engine.connect() as connection:
             if not database.is_sqlite:
                 await connection.exec_driver_sql(f"SET SESSION sql_mode = '{modes}'")
             options = {"no_parameters": True}
@@ -224,3 +263,59 @@ def test_10_refused_calls_by_reason(url: str) -> None:
         key: denied.count(key) for key in denied
     }
     assert all(row["example"] for row in rows)
+
+
+def _routed_in_november(calls: Sequence[Routed]) -> list[Routed]:
+    return [call for call in calls if call.month == "2026-11"]
+
+
+def test_11_terminators_invoice_of_a_month(routed_url: str) -> None:
+    """Neither October's last second nor what is still up; overrun included."""
+    calls = [call for call in _routed_in_november(ROUTED) if call.terminator == "ca"]
+    over = [call for call in calls if call.status == "completed"]
+    assert len(over) > 1
+    (row,) = ask(routed_url, text_of(11))
+    assert [row[name] for name in ("terminator", "cost_prefix", "cost_rate", "currency")] == [
+        "ca",
+        "4420",
+        Decimal("0.02"),
+        "EUR",
+    ]
+    assert row["calls"] == len(over)
+    assert row["answeredtime"] == sum(Decimal(call.talk_ms or 0) for call in over) / 1000
+    assert row["owed"] == sum(call.ourcost or 0 for call in over)
+
+
+def test_12_calls_that_went_on_to_another_terminator(routed_url: str) -> None:
+    """Those that were answered there, and those that were lost all the same."""
+    calls = [call for call in _routed_in_november(ROUTED) if call.tried]
+    assert {call.status for call in calls} == {"completed", "failed"}
+    rows = ask(routed_url, text_of(12))
+    shown = ("id", "tried", "terminator", "status", "price", "ourcost", "margin")
+    assert [[row[name] for name in shown] for row in rows] == [
+        [
+            call.id,
+            "; ".join(map(str, call.tried)),
+            call.terminator,
+            call.status,
+            call.price,
+            call.ourcost,
+            call.margin,
+        ]
+        for call in calls
+    ]
+
+
+def test_13_who_used_most_of_a_quota(quotas_url: str) -> None:
+    """Also what was spent before it was set; neither who is below nor who has none."""
+    spent = {name: total([c for c in november() if c.client == name]) for name in QUOTAS}
+    rows = ask(quotas_url, text_of(13))
+    shown = ("client", "period", "currency", "quota", "spent", "waived", "reserved", "remaining")
+    assert [[row[name] for name in shown] for row in rows] == [
+        [name, "2026-11", "EUR", QUOTAS[name], spent[name], 0, 0, QUOTAS[name] - spent[name]]
+        for name in ("bert", "cara")
+    ]
+    assert [row["percent"] for row in rows] == [
+        100 * spent[name] // QUOTAS[name] for name in ("bert", "cara")
+    ]
+    assert 80 <= rows[1]["percent"] < 100

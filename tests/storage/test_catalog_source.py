@@ -12,7 +12,7 @@ from dataclasses import replace
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from astcredit.domain.calls import AuthStatus
+from astcredit.domain.calls import AuthStatus, Origin
 from astcredit.domain.catalog import Catalog
 from astcredit.domain.decisions import Decision
 from astcredit.domain.ratetable import RateRow
@@ -22,12 +22,14 @@ from astcredit.storage import catalog as catalog_module
 from astcredit.storage.catalog import SqlCatalog
 from astcredit.storage.database import Database
 from support.core import (
+    NODE,
     NOW_MS,
     RATE,
     add_account,
     add_client,
     add_rate_table,
     change_catalog,
+    identified,
     opened,
     postpaid,
     request,
@@ -64,7 +66,7 @@ async def version(database: Database) -> int:
 async def price_of(it: SqlCatalog, database: Database) -> int | None:
     """What alice's calls cost a minute for whoever asks now, in micros."""
     catalog = await it.at_least(await version(database))
-    account = catalog.identify("alice")
+    account = identified(catalog, "alice")
     assert account is not None
     table = catalog.rate_table_for(account)
     rate = table.lookup("442", NOW_MS) if table else None
@@ -374,7 +376,7 @@ def test_nonsense_at_the_start_is_a_storage_error(database_url: str) -> None:
                 with pytest.raises(StorageError, match="'alice' and 'alan'"):
                     await it.at_least(1)
             await change_catalog(database, "UPDATE astaccount SET ident = name")
-            assert (await it.at_least(1)).identify("alan") is not None
+            assert identified(await it.at_least(1), "alan") is not None
             await it.close()
 
     asyncio.run(main())
@@ -412,9 +414,12 @@ def test_the_names_of_an_account(database_url: str, ident: str, names: list[str]
         async with opened(database_url) as database, source(database) as it:
             await change_catalog(database, f"UPDATE astaccount SET ident = '{ident}' WHERE id = 1")
             catalog = await it.at_least(2)
-            assert catalog.identify("") is None
-            found = {name for name, account in catalog.accounts_by_name.items() if account.id == 1}
-            assert sorted(found) == sorted(names)
+            assert identified(catalog, "") is None
+            assert catalog.accounts[1].idents == tuple(names)
+            for name in names:
+                found = identified(catalog, name)
+                assert found is not None
+                assert found.id == 1
 
     asyncio.run(main())
 
@@ -428,6 +433,10 @@ def test_only_names_are_compared_with_the_accountcode(database_url: str) -> None
                 await add_client(connection, postpaid(3))
                 await add_account(connection, 9, 3, "gateway", "192.0.2.1")
             await change_catalog(database, "UPDATE astaccount SET ident_by = 'ip' WHERE id = 9")
-            assert (await it.at_least(2)).identify("192.0.2.1") is None
+            catalog = await it.at_least(2)
+            assert identified(catalog, "192.0.2.1") is None
+            found = catalog.identify(Origin(NODE, source="192.0.2.1:5060"))
+            assert found is not None
+            assert found.account.name == "gateway"
 
     asyncio.run(main())

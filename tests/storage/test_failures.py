@@ -44,8 +44,14 @@ LOST: list[Exception] = [
     BrokenPipeError(),
     TimeoutError(),
 ]
+ROLLED_BACK: list[Exception] = [
+    mysql(1213),  # deadlock; Galera: a conflict with another server
+    mysql(3101),  # MySQL group replication: the same
+    mysql(9007),  # TiDB: the same
+]
+# Before COMMIT they mean that nothing happened; in answer to one, that nobody knows.
 PASSING: list[Exception] = [
-    mysql(1213),  # deadlock
+    mysql(1180),  # Galera: cut off from the others while it asked them
     mysql(1205),  # lock wait
     mysql(1047),  # Galera: not ready
     mysql(1114),  # table full
@@ -75,7 +81,8 @@ BLAMING: list[Exception] = [
     ("error", "before", "at_commit"),
     [
         *((error, TransientError, CommitUnknown) for error in LOST),
-        *((error, TransientError, TransientError) for error in PASSING),
+        *((error, TransientError, TransientError) for error in ROLLED_BACK),
+        *((error, TransientError, CommitUnknown) for error in PASSING),
         *((error, PoisonError, PoisonError) for error in BLAMING),
     ],
     ids=repr,
@@ -90,7 +97,7 @@ def test_every_kind(
     assert type(translate(error, committing=committing)) is (at_commit if committing else before)
 
 
-@pytest.mark.parametrize("error", [*LOST, *PASSING, *BLAMING], ids=repr)
+@pytest.mark.parametrize("error", [*LOST, *ROLLED_BACK, *PASSING, *BLAMING], ids=repr)
 def test_the_text_is_one_line_without_the_callers_numbers(error: Exception) -> None:
     text = str(translate(error, committing=False))
     assert text

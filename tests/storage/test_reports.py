@@ -14,7 +14,9 @@ import pytest
 
 from astcredit.domain.money import amount_text
 from astcredit.domain.states import CallState
-from astcredit.service.reports import CdrFilter, CdrRecord, explain_cdr
+from astcredit.service.call_filters import CdrFilter
+from astcredit.service.cdr_explanation import explain_cdr
+from astcredit.service.reports import CdrRecord
 from astcredit.storage.reports import SqlReports
 from support.calls import CALLS, GERMANY, HOSTILE_CALLERID, NOW, UK, Made, call_id, fill, filled, ms
 from support.core import opened

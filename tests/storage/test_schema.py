@@ -13,9 +13,10 @@ from sqlalchemy.engine.interfaces import ReflectedColumn
 
 from astcredit.service.errors import RefusedError, StorageError
 from astcredit.storage import schema
+from astcredit.storage.column_types import Amount, Instant, Seconds
 from astcredit.storage.database import Database
 from astcredit.storage.schema import Script, missing, scripts, split_statements, upgrade
-from astcredit.storage.tables import Amount, Instant, Seconds, metadata
+from astcredit.storage.tables import metadata
 from support.calls import query
 from support.core import opened
 

@@ -11,7 +11,15 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from astcredit.domain.calls import Authorization, AuthStatus, CallRequest, Funds, HangupReport
+from astcredit.domain.calls import (
+    Authorization,
+    AuthStatus,
+    CallRequest,
+    Funds,
+    HangupReport,
+    Origin,
+    RouteRequest,
+)
 
 ALLOWED = Authorization(
     status=AuthStatus.ALLOWED,
@@ -24,6 +32,8 @@ ALLOWED = Authorization(
     rate=12_000,
     reserved=150_800,
     available=9_849_200,
+    number="442071234567",
+    payer="acme office",
 )
 
 AC_VARIABLES = (
@@ -33,6 +43,8 @@ AC_VARIABLES = (
     "AC_OPTS",
     "AC_DIAL",
     "AC_CALLERID",
+    "AC_NUMBER",
+    "AC_PAYER",
     "AC_RATE",
     "AC_RESERVED",
     "AC_AVAILABLE",
@@ -40,6 +52,10 @@ AC_VARIABLES = (
     "AC_CAUSE",
 )
 """What `authorize` sets, always all of them: the public interface."""
+
+LINKEDID = "1795292445.2"
+SOURCE = "192.0.2.7:5060"
+"""Where the fake channel's signalling comes from."""
 
 
 @dataclass(slots=True)
@@ -51,9 +67,9 @@ class FakeControl:
     gate: asyncio.Event | None = None
     account: Funds | None = None
     requests: list[CallRequest] = field(default_factory=list)
-    routes: list[tuple[str, str, str]] = field(default_factory=list)
+    routes: list[RouteRequest] = field(default_factory=list)
     reports: list[HangupReport] = field(default_factory=list)
-    accounts: list[str] = field(default_factory=list)
+    origins: list[Origin] = field(default_factory=list)
     abandoned: list[str] = field(default_factory=list)
     asked: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -61,16 +77,16 @@ class FakeControl:
         self.requests.append(request)
         return await self._answered()
 
-    async def next_route(self, node: str, uniqueid: str, call_id: str) -> Authorization:
-        self.routes.append((node, uniqueid, call_id))
+    async def next_route(self, request: RouteRequest) -> Authorization:
+        self.routes.append(request)
         return await self._answered()
 
     async def report_hangup(self, report: HangupReport) -> None:
         await self._answered()
         self.reports.append(report)
 
-    async def funds(self, accountcode: str) -> Funds | None:
-        self.accounts.append(accountcode)
+    async def funds(self, origin: Origin, number: str = "") -> Funds | None:
+        self.origins.append(origin)
         await self._answered()
         return self.account
 
@@ -101,7 +117,8 @@ class FakeChannel:
         plain: bool = False,
         full: bool = True,
     ) -> None:
-        self.variables = {"CHANNEL(linkedid)": "1795292445.2", **(variables or {})}
+        known = {"CHANNEL(linkedid)": LINKEDID, "CHANNEL(pjsip,remote_addr)": SOURCE}
+        self.variables = {**known, **(variables or {})}
         self.commands: list[str] = []
         self._mset = mset
         self._plain = plain

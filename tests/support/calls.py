@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -24,9 +24,11 @@ from astcredit.domain.decisions import CallPolicy
 from astcredit.domain.money import parse_amount
 from astcredit.domain.numbers import Numbering
 from astcredit.domain.rating import Rate
+from astcredit.service.account_desk import AccountDesk
+from astcredit.service.account_rules import AccountChange
 from astcredit.service.administration import Administration
 from astcredit.service.batcher import Batcher
-from astcredit.service.catalog_rules import AccountChange, ClientChange
+from astcredit.service.catalog_rules import ClientChange
 from astcredit.service.ledger import Ledger
 from astcredit.service.money_desk import MoneyDesk
 from astcredit.service.operations import Expire, Operation
@@ -213,6 +215,7 @@ async def fill(database: Database) -> None:
 
 async def _people(store: SqlAdministration, clock: Clock) -> None:
     admin, rates = Administration(store, "ops@test", clock), RateDesk(store, "ops@test", clock)
+    accounts = AccountDesk(store, "ops@test", clock)
     for table, currency, tariffs in (
         ("standard", "EUR", (UK, GERMANY, USA)),
         ("dollar", "USD", (UK_USD,)),
@@ -235,7 +238,7 @@ async def _people(store: SqlAdministration, clock: Clock) -> None:
         ("cara", "cara"),
         ("dora", "dora"),
     ):
-        await admin.add_account(client, account, AccountChange([account]))
+        await accounts.add(client, account, AccountChange(idents=[account]))
 
 
 async def _book(desk: MoneyDesk, booking: Booking) -> None:
@@ -272,24 +275,28 @@ def _steps(made: Made) -> Iterator[tuple[int, Operation]]:
 
 
 @contextmanager
-def filled(kind: str, request: pytest.FixtureRequest) -> Iterator[str]:
+def filled(
+    kind: str,
+    request: pytest.FixtureRequest,
+    make: Callable[[Database], Awaitable[None]] = fill,
+) -> Iterator[str]:
     """The address of a database of that kind ("sqlite", "mariadb") with all of it; for fixtures
-    of a whole module, whose tests only read."""
+    of a whole module, whose tests only read. `make` fills it."""
     if kind == "sqlite":
         folder = request.getfixturevalue("tmp_path_factory").mktemp("filled")
-        asyncio.run(_fill_at(f"sqlite:///{folder / 'astcredit.db'}"))
+        asyncio.run(_fill_at(f"sqlite:///{folder / 'astcredit.db'}", make))
         yield f"sqlite:///{folder / 'astcredit.db'}"
         return
     server: MariaDb = request.getfixturevalue("mariadb")
     name = server.create_database()
-    asyncio.run(_fill_at(server.url(name)))
+    asyncio.run(_fill_at(server.url(name), make))
     yield server.url(name)
     server.drop_database(name)
 
 
-async def _fill_at(url: str) -> None:
+async def _fill_at(url: str, make: Callable[[Database], Awaitable[None]]) -> None:
     async with opened(url) as database:
-        await fill(database)
+        await make(database)
 
 
 def ask(url: str, sql: str) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from multiprocessing.queues import SimpleQueue
 from multiprocessing.synchronize import Barrier
 from typing import Any
@@ -17,13 +17,17 @@ from typing import Any
 from sqlalchemy import Row, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from astcredit.domain.accounts import Account
 from astcredit.domain.books import ClientBooks, LedgerEntry, LedgerKind
-from astcredit.domain.calls import CallRequest, ChannelEnded, HangupReport, LegAnswered
-from astcredit.domain.catalog import Account, Catalog, ClientKind, ClientSettings, compile_catalog
-from astcredit.domain.decisions import CallPolicy, Decision
+from astcredit.domain.calls import CallRequest, ChannelEnded, HangupReport, LegAnswered, Origin
+from astcredit.domain.capacity import Occupancy, Uses
+from astcredit.domain.catalog import Catalog, ClientKind, ClientSettings, compile_catalog
+from astcredit.domain.decisions import CallPolicy, Decision, Rows, decide
 from astcredit.domain.numbers import Numbering
+from astcredit.domain.quotas import Usage
 from astcredit.domain.ratetable import RateRow, RateTable
 from astcredit.domain.rating import Rate
+from astcredit.domain.screening import screen
 from astcredit.service.batcher import Batcher
 from astcredit.service.ledger import Ledger
 from astcredit.storage.books import SqlBooks
@@ -32,11 +36,13 @@ from astcredit.storage.database import Database, open_database
 from astcredit.storage.schema import upgrade
 from astcredit.storage.tables import (
     astaccount,
+    astcapacity,
     astcatalog,
     astcdr,
     astclient,
     astcreditres,
     astledger,
+    astquota,
     astrate,
     astratetable,
 )
@@ -197,6 +203,30 @@ def hangup(
     )
 
 
+def identified(catalog: Catalog, accountcode: str) -> Account | None:
+    """The account whose name the accountcode is, if any."""
+    found = catalog.identify(Origin(NODE, accountcode=accountcode))
+    return found.account if found else None
+
+
+def decided(
+    request: CallRequest,
+    catalog: Catalog,
+    client: ClientBooks | None,
+    call_policy: CallPolicy | None = None,
+    *,
+    uses: Uses | None = None,
+    now_ms: int = NOW_MS,
+) -> Decision:
+    """What catalog and books say of a request, as a ledger with these rows would."""
+    rules = call_policy or policy()
+    screened = screen(request, catalog, rules, now_ms)
+    if isinstance(screened, Decision):
+        return replace(screened, client=client)
+    assert client is not None
+    return decide(screened, Rows(client, uses or {}, {}, now_ms), rules)
+
+
 class BatchLog:
     """Notes what a batcher reports."""
 
@@ -331,14 +361,28 @@ async def snapshot(database: Database) -> Snapshot:
         ledger = await connection.execute(
             select(astledger).order_by(astledger.c.client_id, astledger.c.seq)
         )
+        counters = await connection.execute(select(astcapacity).order_by(astcapacity.c.id))
+        usages = await connection.execute(
+            select(astquota).order_by(astquota.c.client_id, astquota.c.period)
+        )
         return Snapshot(
             tuple(ClientBooks(r.id, ClientKind(r.kind), *r[2:]) for r in clients),
             tuple(_cdr_row(row) for row in cdrs),
             tuple(
-                ReservationRow(r.call_id, r.client_id, r.reservedamount, r.leg_uniqueid)
+                ReservationRow(
+                    r.call_id,
+                    r.client_id,
+                    r.reservedamount,
+                    r.leg_uniqueid,
+                    _occupancy(r),
+                    tuple(map(int, filter(None, r.routes_tried.split(",")))),
+                    () if r.quota_month is None else (r.quota_month, r.quota_day),
+                )
                 for r in held
             ),
             tuple(_ledger_entry(row) for row in ledger),
+            tuple((r.id, r.calls) for r in counters if r.calls),
+            tuple(((r.client_id, r.period), Usage(*r[2:])) for r in usages),
         )
 
 
@@ -361,6 +405,23 @@ def _cdr_row(row: Row[Any]) -> CdrRow:
         row.dialstatus,
         row.settled_by,
         bool(row.estimated),
+        row.ourcost,
+        row.tried,
+        row.callerid,
+        row.callednum,
+        row.route_id,
+        () if row.quota_month is None else (row.quota_month, row.quota_day),
+    )
+
+
+def _occupancy(row: Row[Any]) -> Occupancy:
+    return Occupancy(
+        row.account_id,
+        row.reseller_id,
+        row.route_id,
+        row.term_account_id,
+        row.term_client_id,
+        row.term_reseller_id,
     )
 
 
@@ -381,12 +442,16 @@ def _ledger_entry(row: Row[Any]) -> LedgerEntry:
 
 @asynccontextmanager
 async def server(
-    database: Database, *, most_operations: int = 256, call_policy: CallPolicy | None = None
+    database: Database,
+    *,
+    most_operations: int = 256,
+    call_policy: CallPolicy | None = None,
+    log: BatchLog | None = None,
 ) -> AsyncIterator[Batcher]:
     """A running batcher on the books of a database, as a server process has it."""
     source = SqlCatalog(database, inline_rates=1_000)
     ledger = Ledger(SqlBooks(database), source, call_policy or policy(), Clock())
-    batcher = Batcher(ledger.apply, no_orphan, BatchLog(), most_operations=most_operations)
+    batcher = Batcher(ledger.apply, no_orphan, log or BatchLog(), most_operations=most_operations)
     batcher.start()
     try:
         yield batcher

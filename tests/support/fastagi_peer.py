@@ -16,6 +16,9 @@ from support.agi_fakes import FakeChannel, FakeControl, header_block
 
 PATIENT = Limits(request_seconds=60, reply_seconds=60, total_seconds=60)
 
+LINKEDID_AND_SOURCE = b"200 result=1 (17.1|192.0.2.7:5060)\n"
+"""The answer to what `authorize` asks of a PJSIP channel."""
+
 
 @dataclass(slots=True)
 class Counts:
@@ -121,7 +124,7 @@ async def up_to_the_answer(served: Served) -> Peer:
     peer = await served.connect()
     peer.send(header_block("authorize"))
     assert (await peer.reader.readline()).startswith(b"GET FULL VARIABLE")
-    peer.send(b"200 result=1 (17.1)\n")
+    peer.send(LINKEDID_AND_SOURCE)
     assert b"AC_STATUS=ALLOWED" in await peer.reader.readline()
     return peer
 

@@ -26,10 +26,12 @@ from support.sipp import (
     CustomerCalls,
     CustomerScript,
     Outcome,
+    Script,
     bound,
     die_with_parent,
     start_customer,
 )
+from support.voices import talking
 
 __all__ = ["AsteriskCdr", "Lab", "LabError", "LabOptions", "Ports", "build", "wait_until"]
 
@@ -138,22 +140,26 @@ class Lab:
     # ---- calls
 
     @contextlib.contextmanager
-    def carrier(self, behaviour: Behaviour, *, backup: bool = False) -> Iterator[Carrier]:
-        """A carrier behind the endpoint PJSIP/carrier (or PJSIP/backup) for a while."""
-        port = self.ports.backup if backup else self.ports.carrier
-        carrier = Carrier(self.directory / "sipp", port, behaviour)
+    def carrier(
+        self, behaviour: Behaviour, *, backup: bool = False, port: int | None = None
+    ) -> Iterator[Carrier]:
+        """A carrier for a while: behind the endpoint PJSIP/carrier (or PJSIP/backup), or on a
+        port of its own, known by its address alone."""
+        known = self.ports.backup if backup else self.ports.carrier
+        carrier = Carrier(self.directory / "sipp", known if port is None else port, behaviour)
         try:
             yield carrier
         finally:
             carrier.stop()
 
-    def start_calls(self, script: CustomerScript, *, account: str = "") -> CustomerCalls:
-        """Let the account's telephone call; `wait` on what is returned for the outcomes."""
+    def start_calls(self, script: Script, *, account: str = "", address: str = "") -> CustomerCalls:
+        """Let the account's telephone call, or one at `address` (WHOLESALE, DESK); `wait` on what
+        is returned for the outcomes."""
         return start_customer(
             self.directory / "sipp",
             script,
             port=free_port(),
-            address=self.options.address_of(account),
+            address=address or self.options.address_of(account),
             target_port=self.ports.sip,
         )
 
@@ -169,11 +175,28 @@ class Lab:
         """One call from its beginning to its end. The customer hangs up after `seconds` of
         talk, or leaves it to the other side."""
         script = CustomerScript(number, hangup_after_s=seconds, cancel_after_s=cancel_after_s)
-        calls = self.start_calls(script, account=account)
+        return self.play(script, account=account, deadline_s=deadline_s)[0]
+
+    def play(
+        self,
+        script: Script,
+        *,
+        account: str = "",
+        address: str = "",
+        deadline_s: float = 30.0,
+    ) -> list[Outcome]:
+        """Calls as `start_calls` places them, all from beginning to end."""
+        calls = self.start_calls(script, account=account, address=address)
         try:
-            return calls.wait(deadline_s)[0]
+            return calls.wait(deadline_s)
         finally:
             calls.stop()
+
+    @contextlib.contextmanager
+    def voices(self) -> Iterator[None]:
+        """Everybody talks for a while: Asterisk hears sound on every channel that has any."""
+        with talking(self.directory / "sipp"):
+            yield
 
     # ---- looking
 

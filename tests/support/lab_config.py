@@ -18,6 +18,11 @@ DIALPLAN = PROJECT / "dialplan"
 # Instances may share it: Asterisk takes the next port when one is in use.
 RTP_FIRST, RTP_LAST = 20_000, 29_999
 FOLDERS = ("db", "run", "spool", "cache", "agi-bin", "sipp", "log/cdr-csv", "log/cdr-custom")
+# The endpoint of dialplan/pjsip.conf for customers without an accountcode takes calls from these
+# addresses: 127.0.1.1 to 127.0.1.254.
+WHOLESALE = "127.0.1.{}"
+# An endpoint without an accountcode whose name is all that tells who calls, and its address.
+DESK, DESK_ADDRESS = "desk", "127.0.2.1"
 MEDIA = f"media_address = {LOOPBACK}\nbind_rtp_to_media_address = yes\n"
 
 
@@ -124,18 +129,23 @@ class Configuration:
         return example
 
     def _more_endpoints(self) -> str:
-        """A second carrier, and the telephones of the further accounts."""
+        """A second carrier, the desk, and the telephones of the further accounts."""
         text = (
-            f"\n[backup](astcredit-carrier)\naors = backup\n{MEDIA}"
+            f"\n[backup](astcredit-carrier)\naors = backup\n"
             f"[backup]\ntype = aor\ncontact = sip:{LOOPBACK}:{self.ports.backup}\n"
         )
+        text += _telephone(DESK, DESK_ADDRESS)
         for account in self.options.accounts[1:]:
-            text += (
-                f"\n[{account}](astcredit-customer)\naccountcode = {account}\n{MEDIA}"
-                f"[{account}]\ntype = identify\nendpoint = {account}\n"
-                f"match = {self.options.address_of(account)}\n"
-            )
+            text += _telephone(account, self.options.address_of(account), account)
         return text
+
+
+def _telephone(name: str, address: str, accountcode: str = "") -> str:
+    code = f"accountcode = {accountcode}\n" if accountcode else ""
+    return (
+        f"\n[{name}](astcredit-customer)\n{code}{MEDIA}"
+        f"[{name}]\ntype = identify\nendpoint = {name}\nmatch = {address}\n"
+    )
 
 
 def _give_to_asterisk(tree: Path, directory: Path) -> None:

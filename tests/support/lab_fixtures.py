@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from support.agi_stub import ALLOWED, AgiStub
 from support.lab import Lab, LabError, LabOptions, build
+from support.sipp import Answer, Carrier
 
 
 @pytest.fixture(scope="session")
@@ -37,6 +39,21 @@ def lab(lab_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[La
     options = LabOptions(accounts=("demo", "second"))
     with Lab(tmp_path_factory.mktemp("lab"), options=options, tree=lab_tree) as running:
         yield running
+
+
+@pytest.fixture
+def stub(lab: Lab) -> Iterator[AgiStub]:
+    """The controller that the lab asks; it allows everything until told otherwise."""
+    with AgiStub(lambda _: ALLOWED) as server, lab.globals(AC_AGI=server.agi):
+        yield server
+        lab.wait_idle()
+
+
+@pytest.fixture
+def carrier(lab: Lab) -> Iterator[Carrier]:
+    """A carrier that answers everything and leaves hanging up to the others."""
+    with lab.carrier(Answer()) as carrier:
+        yield carrier
 
 
 def _missing() -> str:

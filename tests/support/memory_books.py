@@ -16,16 +16,21 @@ from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequen
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from enum import Enum, auto
+from operator import itemgetter
 
+from astcredit.domain.alerts import Alert
 from astcredit.domain.books import ClientBooks, LedgerEntry, LedgerKind, OpenCall
+from astcredit.domain.capacity import Level, Occupancy, Uses
 from astcredit.domain.catalog import ClientKind
+from astcredit.domain.quotas import ClientPeriod, Usage
 from astcredit.domain.settlement import Settlement
 from astcredit.domain.states import CallState
 from astcredit.service.errors import CommitUnknown, PoisonError, TransientError
 from astcredit.service.operations import Answered
-from astcredit.service.ports import Changes, Channel, NewCall
+from astcredit.service.ports import Changes, Channel, EndedCall, NewCall, OpenOnNode
 
 OPENING = "opening"
+NOWHERE = Occupancy(None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +54,13 @@ class CdrRow:
     dialstatus: str = ""
     settled_by: str = ""
     estimated: bool = False
+    ourcost: int | None = None
+    tried: str = ""
+    callerid: str = ""
+    number: str = ""
+    route_id: int | None = None
+    calendar: tuple[str, ...] = ()
+    """The month and the day in which it began, in the client's time zone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +71,9 @@ class ReservationRow:
     client_id: int
     reserved: int
     leg_uniqueid: str | None = None
+    occupancy: Occupancy = NOWHERE
+    routes_tried: tuple[int, ...] = ()
+    periods: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +84,10 @@ class Snapshot:
     cdrs: tuple[CdrRow, ...]
     reservations: tuple[ReservationRow, ...]
     ledger: tuple[LedgerEntry, ...]
+    counters: tuple[tuple[str, int], ...] = ()
+    """Counters of capacity that are not zero, by key."""
+    usages: tuple[tuple[ClientPeriod, Usage], ...] = ()
+    """What clients used in which periods."""
 
     def cdr(self, call_id: str) -> CdrRow:
         return next(row for row in self.cdrs if row.id == call_id)
@@ -97,6 +116,33 @@ def audit(books: Snapshot) -> list[str]:
             wrong.append(f"5: {cdr.id} is {cdr.status} and has {held[cdr.id]} reservations")
     known = {cdr.id for cdr in books.cdrs}
     wrong += [f"5: reservation {call} has no CDR" for call in held if call not in known]
+    counted = Counter(level.key for row in books.reservations for level in row.occupancy.levels())
+    for key in counted.keys() | dict(books.counters).keys():
+        found = dict(books.counters).get(key, 0)
+        if found != counted[key]:
+            wrong.append(f"2: counter {key} is {found}, counted {counted[key]}")
+    return wrong + _audit_quotas(books)
+
+
+def _audit_quotas(books: Snapshot) -> list[str]:
+    """What is spent and reserved in a period is what its calls cost and hold."""
+    held = Counter[ClientPeriod]()
+    for row in books.reservations:
+        held.update({(row.client_id, period): row.reserved for period in row.periods})
+    wrong = [
+        f"quota {key} has no row" for key in held if held[key] and key not in dict(books.usages)
+    ]
+    for (id, period), usage in books.usages:
+        calls = [c for c in books.cdrs if c.client_id == id and period in c.calendar]
+        spent = sum(call.price or 0 for call in calls)
+        if (usage.spent, usage.reserved) != (spent, held[id, period]):
+            wrong.append(f"quota {id} {period}: {usage}, cost {spent}, held {held[id, period]}")
+        if not 0 <= usage.waived <= usage.spent:
+            wrong.append(f"quota {id} {period}: {usage.waived} of {usage.spent} waived")
+    for client in books.clients:
+        mine = [r for r in books.reservations if r.client_id == client.id and r.reserved]
+        if client.quotas and not all(row.periods for row in mine):
+            wrong.append(f"quota {client.id}: a reservation has no period")
     return wrong
 
 
@@ -162,6 +208,11 @@ class MemoryBooks:
         self.cdrs: dict[str, CdrRow] = {}
         self.calls: dict[str, OpenCall] = {}
         self.ledger: list[LedgerEntry] = []
+        self.uses: dict[Level, int] = {}
+        self.usages: dict[ClientPeriod, Usage] = {}
+        self.alerts: list[Alert] = []
+        self.linkedids: dict[str, str] = {}
+        self.heard: dict[str, int] = {}
         self.faults: deque[Fault | None] = deque()
         self.poison: set[str] = set()
         self.gate: Gate | None = None
@@ -194,6 +245,27 @@ class MemoryBooks:
         late = [call.call_id for call in self.calls.values() if call.expires_at_ms <= now_ms]
         return sorted(late)[:most]
 
+    async def open_on(self, node: str) -> Sequence[OpenOnNode]:
+        return [
+            OpenOnNode(
+                id,
+                call.uniqueid,
+                self.linkedids[id],
+                call.leg_uniqueid or None,
+                call.state,
+                None if call.answered_at_ms is None else call.answered_at_ms + call.seconds * 1000,
+                call.seconds,
+            )
+            for id, call in sorted(self.calls.items())
+            if call.node == node
+        ]
+
+    async def ended(self, call_id: str) -> EndedCall | None:
+        cdr = self.cdrs.get(call_id)
+        if cdr is None or cdr.status in ("open", "answered"):
+            return None
+        return EndedCall(call_id, cdr.number, cdr.settled_by)
+
     async def catalog_version(self) -> int:
         return 1
 
@@ -205,15 +277,26 @@ class MemoryBooks:
             tuple(self.clients[id] for id in sorted(self.clients)),
             tuple(self.cdrs[id] for id in sorted(self.cdrs)),
             tuple(
-                ReservationRow(id, call.client_id, call.reserved, call.leg_uniqueid)
+                ReservationRow(
+                    id,
+                    call.client_id,
+                    call.reserved,
+                    call.leg_uniqueid,
+                    call.occupancy,
+                    call.routes_tried,
+                    call.periods,
+                )
                 for id, call in sorted(self.calls.items())
             ),
             tuple(sorted(self.ledger, key=lambda entry: (entry.client_id, entry.seq))),
+            tuple(sorted((level.key, calls) for level, calls in self.uses.items() if calls)),
+            tuple(sorted(self.usages.items(), key=itemgetter(0))),
         )
 
     def check(self, changes: Changes) -> None:
         """Refuse what a database would refuse."""
         touched = {new.request.call_id for new in changes.calls}
+        touched |= {event.call.call_id for event in changes.rerouted}
         touched |= {event.call.call_id for event in changes.answered}
         touched |= {settlement.call.call_id for settlement in changes.settlements}
         new = [new.request.call_id for new in changes.calls]
@@ -226,15 +309,27 @@ class MemoryBooks:
     def _commit(self, changes: Changes) -> None:
         for new in changes.calls:
             self._begin(new)
-        for event in changes.answered:
-            self._answer(event)
+        for event in changes.rerouted:
+            call = event.call
+            self.calls[call.call_id] = call
+            self.cdrs[call.call_id] = replace(
+                self.cdrs[call.call_id], tried=call.tried, route_id=call.occupancy.route_id
+            )
+        for answer in changes.answered:
+            self._answer(answer)
         for settlement in changes.settlements:
             self._end(settlement)
         self.ledger.extend(changes.ledger)
         self.clients.update(changes.clients)
+        for level, calls in changes.uses.items():
+            self.uses[level] = self.uses.get(level, 0) + calls
+        self.usages.update(changes.usages)
+        self.alerts.extend(changes.alerts)
+        self.heard.update(changes.heard)
 
     def _begin(self, new: NewCall) -> None:
         request, decision = new.request, new.decision
+        self.linkedids[request.call_id] = request.linkedid
         self.cdrs[request.call_id] = CdrRow(
             request.call_id,
             decision.account.client_id if decision.account else None,
@@ -242,6 +337,10 @@ class MemoryBooks:
             "" if decision.allowed else decision.status.value,
             decision.seconds,
             decision.reserved,
+            callerid=decision.callerid,
+            number=decision.number or request.number,
+            route_id=decision.occupancy.route_id if decision.occupancy else None,
+            calendar=decision.client.quotas.calendar(new.created_at_ms) if decision.client else (),
         )
         if decision.allowed:
             assert decision.client is not None
@@ -260,6 +359,11 @@ class MemoryBooks:
                 expires_at_ms=new.expires_at_ms,
                 dialed_at_ms=None,
                 answered_at_ms=None,
+                occupancy=decision.occupancy or NOWHERE,
+                number=decision.number,
+                callerid=decision.callerid,
+                cost_rate=decision.route.rate if decision.route else None,
+                periods=decision.periods,
             )
 
     def _answer(self, event: Answered) -> None:
@@ -289,6 +393,7 @@ class MemoryBooks:
             dialstatus=ending.dialstatus,
             settled_by=ending.settled_by,
             estimated=ending.estimated,
+            ourcost=settlement.ourcost,
         )
 
 
@@ -298,6 +403,7 @@ class MemoryTransaction:
     def __init__(self, books: MemoryBooks) -> None:
         self._books = books
         self._locked: set[int] = set()
+        self._counted: frozenset[Level] = frozenset()
         self.changes = Changes()
 
     async def catalog_version(self) -> int:
@@ -322,10 +428,26 @@ class MemoryTransaction:
         assert {call.client_id for call in found} <= self._locked, "a client is not locked"
         return found
 
+    async def lock_uses(self, levels: Collection[Level]) -> Uses:
+        assert self._locked, "the clients come first"
+        self._counted = frozenset(levels)
+        return {level: self._books.uses.get(level, 0) for level in levels}
+
+    async def load_usages(self, periods: Collection[ClientPeriod]) -> Mapping[ClientPeriod, Usage]:
+        assert {client_id for client_id, _ in periods} <= self._locked, "a client is not locked"
+        return {
+            period: self._books.usages[period]
+            for period in set(periods) & self._books.usages.keys()
+        }
+
+    async def heard_until(self, nodes: Collection[str]) -> Mapping[str, int]:
+        return {node: at for node, at in self._books.heard.items() if node in nodes}
+
     async def recorded(self, call_ids: Collection[str]) -> frozenset[str]:
         return frozenset(call_ids) & self._books.cdrs.keys()
 
     async def write(self, changes: Changes) -> None:
         assert changes.clients.keys() <= self._locked, "a client is not locked"
+        assert changes.uses.keys() <= self._counted, "a counter is not locked"
         self._books.check(changes)
         self.changes = changes

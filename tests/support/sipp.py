@@ -13,11 +13,12 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from support.ports import LOOPBACK, free_port
+from support.sipp_trace import Talk, received, talks
 
 SCENARIOS = Path(__file__).resolve().parents[1] / "lab" / "scenarios"
 # Longest call of any test; a sipp that is older than this was forgotten.
@@ -36,6 +37,8 @@ REFUSALS = (
 )
 # What a customer's telephone says it is: a number of those kept for drama.
 CALLER = "442079460000"
+# Asterisk writes the Request-URI first, then From, then To.
+_USERS = re.compile(r"^(?:INVITE |From: .*<)sip:([^@>]*)@", re.MULTILINE)
 _serial = itertools.count(1)
 
 
@@ -64,7 +67,14 @@ class Ring:
     """The carrier rings for ever; the call ends when the caller gives up or time is out."""
 
 
-Behaviour = Answer | Reject | Ring
+@dataclass(frozen=True, slots=True)
+class Redirect:
+    """The carrier answers each call with 302: call this number instead."""
+
+    number: str
+
+
+Behaviour = Answer | Reject | Redirect | Ring
 BUSY = Reject(486)
 OUT_OF_ORDER = Reject(503)
 
@@ -88,7 +98,8 @@ class CustomerScript:
     """What the customer does: whom to call, as whom, and when to hang up.
 
     With `cancel_after_s` the customer gives up that long after the first ringing. `headers` are
-    further SIP header lines. All texts go into the INVITE as they are."""
+    further SIP header lines, `claimed` a host that From, Via and Contact name in place of the
+    customer's own. All texts go into the INVITE as they are."""
 
     number: str
     hangup_after_s: float | None = None
@@ -96,6 +107,7 @@ class CustomerScript:
     caller: str = CALLER
     display: str = ""
     headers: Sequence[str] = ()
+    claimed: str = ""
     calls: int = 1
     calls_per_second: int = 200
 
@@ -106,11 +118,45 @@ class CustomerScript:
             name,
             NUMBER=_literal(self.number),
             CALLER=_literal(self.caller),
+            HOST=_literal(self.claimed) or "[local_ip]",
             DISPLAY=f'"{_literal(self.display)}" ' if self.display else "",
             HEADERS="".join(f"{_literal(line)}\n" for line in self.headers),
             HANGUP_MS=_milliseconds(end),
             REFUSALS="\n".join(_refusal(code) for code in REFUSALS),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class TransferScript:
+    """A customer who calls `number`, talks for `talk_s` and transfers the callee to `target`:
+    blindly, or `attended`, after a second call of as much talk."""
+
+    number: str
+    target: str
+    talk_s: float
+    attended: bool = False
+    calls: int = 1
+    calls_per_second: int = 200
+
+    def scenario(self) -> str:
+        return _fill(
+            "customer_attended_transfer" if self.attended else "customer_blind_transfer",
+            NUMBER=_literal(self.number),
+            TARGET=_literal(self.target),
+            CALLER=CALLER,
+            TALK_MS=_milliseconds(self.talk_s),
+        )
+
+
+Script = CustomerScript | TransferScript
+
+
+@dataclass(frozen=True, slots=True)
+class Invite:
+    """A call as it arrived at a carrier: the digits that were dialled, the number presented."""
+
+    dialled: str
+    presented: str
 
 
 class Sipp:
@@ -203,6 +249,14 @@ class Carrier:
                 seen.setdefault(call_id[1], message)
         return list(seen.values())
 
+    def calls(self) -> list[Invite]:
+        """The calls that came, in order of arrival."""
+        return [Invite(*_USERS.findall(invite)[:2]) for invite in self.invites()]
+
+    def talks(self) -> list[Talk]:
+        """The calls that it answered and that have ended, in order of arrival."""
+        return talks(self._sipp.read("msg"))
+
     def stop(self) -> None:
         self._sipp.stop()
 
@@ -231,23 +285,17 @@ class CustomerCalls:
 
 
 def start_customer(
-    directory: Path, script: CustomerScript, *, port: int, address: str, target_port: int
+    directory: Path, script: Script, *, port: int, address: str, target_port: int
 ) -> CustomerCalls:
     """Place `script.calls` calls from `address`:`port` to Asterisk at `target_port`."""
     arguments = [
         *("-i", address, "-mi", address, "-mp", str(free_port(MEDIA_PORTS))),
+        # Without an @: a Call-ID that stands in a URI (Replaces) needs no escapes.
+        *("-cid_str", "%u-%p-%s"),
         *("-m", str(script.calls), "-l", str(script.calls), "-r", str(script.calls_per_second)),
         f"{LOOPBACK}:{target_port}",
     ]
     return CustomerCalls(Sipp(directory, script.scenario(), arguments, port), script.calls)
-
-
-def received(trace: str) -> Iterator[str]:
-    """The messages that sipp received, out of its message trace."""
-    for block in re.split(r"^-{10,}.*$", trace, flags=re.MULTILINE):
-        head, _, message = block.partition("\n\n")
-        if "message received" in head:
-            yield message.lstrip()
 
 
 def die_with_parent() -> None:
@@ -266,7 +314,10 @@ def _carrier_scenario(behaviour: Behaviour) -> str:
             end = _milliseconds(hangup_after_s)
             return _fill("carrier_answer", HANGUP_MS=end, RING_MS=_milliseconds(ring_s))
         case Reject(code):
-            return _fill("carrier_reject", CODE=str(code))
+            return _fill("carrier_reject", CODE=str(code), CONTACT="")
+        case Redirect(number):
+            contact = f"Contact: <sip:{number}@{LOOPBACK}>\n"
+            return _fill("carrier_reject", CODE="302", CONTACT=contact)
         case Ring():
             return _fill("carrier_ring")
 

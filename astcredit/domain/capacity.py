@@ -1,0 +1,91 @@
+"""Capacity: how many calls may be up at once, at each level that a call passes.
+
+A call counts from the instant it is allowed until it is settled or released. It originates for
+a reseller, a client and an account, and where a routing plan chose its route it terminates at a
+rule, an account, a client and a reseller. Every level with a limit is checked; each is counted
+whether it has a limit or not, so that a limit that is set later finds the true number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple, TypeAlias
+
+
+class Scope(StrEnum):
+    """What has a capacity."""
+
+    RESELLER = "reseller"
+    CLIENT = "client"
+    ACCOUNT = "account"
+    ROUTE = "route"
+
+
+class Direction(StrEnum):
+    """Calls that somebody makes are counted apart from calls that are handed to somebody."""
+
+    ORIG = "orig"
+    TERM = "term"
+
+
+class Level(NamedTuple):
+    """One counter: of an object, in one direction."""
+
+    scope: Scope
+    object_id: int
+    direction: Direction
+
+    @property
+    def key(self) -> str:
+        """The counter's name in the database; also the order in which counters are locked."""
+        return f"{self.scope}:{self.object_id}:{self.direction}"
+
+
+Uses: TypeAlias = Mapping[Level, int]
+"""Calls that are up, by level; a level that is missing has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A level of a call with its object's name and the most calls at once; None: no limit."""
+
+    level: Level
+    name: str
+    most: int | None
+
+    def refusal(self, uses: Uses) -> str:
+        """Why one more call is too many here; empty if it is not."""
+        use = uses.get(self.level, 0)
+        if self.most is None or use < self.most:
+            return ""
+        way = "originating" if self.level.direction is Direction.ORIG else "terminating"
+        return f"{self.level.scope} {self.name!r} has {use} of {self.most} {way} calls up"
+
+
+@dataclass(frozen=True, slots=True)
+class Occupancy:
+    """What an open call is counted at, as its reservation keeps it.
+
+    The client's originating calls are not here: its open reservations are counted in its books.
+    """
+
+    account_id: int | None
+    reseller_id: int | None = None
+    route_id: int | None = None
+    term_account_id: int | None = None
+    term_client_id: int | None = None
+    term_reseller_id: int | None = None
+
+    def levels(self) -> tuple[Level, ...]:
+        """The counters that this call is part of."""
+        places = (
+            (Scope.RESELLER, self.reseller_id, Direction.ORIG),
+            (Scope.ACCOUNT, self.account_id, Direction.ORIG),
+            (Scope.ROUTE, self.route_id, Direction.TERM),
+            (Scope.ACCOUNT, self.term_account_id, Direction.TERM),
+            (Scope.CLIENT, self.term_client_id, Direction.TERM),
+            (Scope.RESELLER, self.term_reseller_id, Direction.TERM),
+        )
+        return tuple(Level(scope, id, way) for scope, id, way in places if id is not None)

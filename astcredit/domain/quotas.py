@@ -1,0 +1,184 @@
+"""Quotas: what a client may spend in a month and in a day, counted while a call is being set up.
+
+A call belongs to the month and the day in which it began, in the client's time zone. Counted are
+the price of the calls that have ended and the reservations of those that are up, so that no number
+of parallel calls can go past a quota. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+from astcredit.domain.money import Micros, short_text
+from astcredit.domain.periods import day_of, month_of
+
+DEFAULT_THRESHOLDS = (80, 100)
+"""Percent of a quota at which is told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """A quota in force: its period's key and the most that may be spent in it."""
+
+    period: str
+    most: Micros
+
+    @property
+    def kind(self) -> str:
+        """monthly or daily."""
+        return "monthly" if len(self.period) == len("2026-11") else "daily"
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a client used in one period, as the row of astquota that its client's lock guards.
+
+    `waived` is what was spent before a reset and counts no longer. `told` is the highest threshold
+    of which was told. `quota` is the one that the row was last written with.
+    """
+
+    quota: Micros | None = None
+    spent: Micros = 0
+    reserved: Micros = 0
+    waived: Micros = 0
+    told: int = 0
+    first_over_ms: int | None = None
+    last_over_ms: int | None = None
+    blocked_ms: int | None = None
+
+    @property
+    def counted(self) -> Micros:
+        """What of a quota is used by calls that have ended."""
+        return self.spent - self.waived
+
+    def reserve(self, amount: Micros, quota: Quota | None) -> Usage:
+        """With one more reservation, under the quota in force."""
+        most = quota.most if quota else None
+        return replace(self, reserved=self.reserved + amount, quota=most)
+
+    def settle(self, reserved: Micros, price: Micros) -> Usage:
+        """With one reservation less, and what its call cost."""
+        return replace(self, reserved=self.reserved - reserved, spent=self.spent + price)
+
+    def left(self, quota: Quota) -> Micros:
+        """What the quota still allows: at least 0."""
+        return max(0, quota.most - self.counted - self.reserved)
+
+    def percent(self, quota: Quota) -> int:
+        """How much of the quota ended calls have used, in whole percent, rounded down."""
+        return _percent(self.counted, quota.most)
+
+    def percent_used(self, quota: Quota) -> int:
+        """The same with what is reserved for calls that are up."""
+        return _percent(self.counted + self.reserved, quota.most)
+
+
+ClientPeriod: TypeAlias = tuple[int, str]
+"""A client's id and a period's key."""
+
+Usages: TypeAlias = Mapping[str, Usage]
+"""A client's usage by period; what is missing is nothing."""
+
+UNUSED = Usage()
+
+
+def _percent(amount: Micros, of: Micros) -> int:
+    return 100 if of == 0 else amount * 100 // of
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaLimits:
+    """What quotas a client has, and the time zone in which its periods begin.
+
+    `counted`: it had a quota once. What it spends is counted ever after, so that a quota that was
+    taken away can be set again and finds the true sum.
+    """
+
+    monthly: Micros | None = None
+    daily: Micros | None = None
+    timezone: str = "UTC"
+    counted: bool = False
+
+    def __bool__(self) -> bool:
+        return self.monthly is not None or self.daily is not None
+
+    def periods(self, now_ms: int) -> tuple[str, ...]:
+        """The month and the day in which a call that begins now is counted; none for a client
+        that never had a quota.
+
+        Both are counted if there is one quota, so that the other can be set at any time.
+        """
+        return self.calendar(now_ms) if self or self.counted else ()
+
+    def calendar(self, now_ms: int) -> tuple[str, str]:
+        """The month and the day of an instant, quotas or not."""
+        return month_of(now_ms, self.timezone), day_of(now_ms, self.timezone)
+
+    def at(self, now_ms: int) -> Sequence[Quota]:
+        """The quotas in force at an instant."""
+        return list(self._of(self.periods(now_ms)))
+
+    def quota_of(self, period: str) -> Quota | None:
+        """The quota for a period, by the length of its key."""
+        return next(self._of((period,)), None)
+
+    def _of(self, periods: Sequence[str]) -> Iterator[Quota]:
+        for period in periods:
+            most = self.monthly if len(period) == len("2026-11") else self.daily
+            if most is not None:
+                yield Quota(period, most)
+
+
+def allowed(quotas: Sequence[Quota], usages: Usages) -> Micros | None:
+    """What all quotas together leave for one more call; None: no quota."""
+    return min((usages.get(q.period, UNUSED).left(q) for q in quotas), default=None)
+
+
+def refusing(quotas: Sequence[Quota], usages: Usages, least: Micros) -> Quota | None:
+    """The first quota that does not pay `least`, the price of a call's first increment."""
+    return next((q for q in quotas if usages.get(q.period, UNUSED).left(q) < least), None)
+
+
+def refusal(quota: Quota, usages: Usages, currency: str) -> str:
+    """Why a quota refuses a call: the quota and what is used of it."""
+    usage = usages.get(quota.period, UNUSED)
+    return (
+        f"{quota.kind} quota {short_text(quota.most)} {currency} for {quota.period}:"
+        f" {short_text(usage.counted)} spent, {short_text(usage.reserved)} reserved"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """A threshold of a quota that was passed for the first time in its period."""
+
+    quota: Quota
+    threshold: int
+    usage: Usage
+
+
+def watched(
+    usage: Usage, quota: Quota | None, thresholds: Sequence[int], now_ms: int, *, blocked: bool
+) -> tuple[Usage, list[Passed]]:
+    """The usage with what is to be remembered of thresholds, and those that are to be told now.
+
+    Looked at are calls that have ended: what is reserved for a call may be a hundred times what it
+    will cost. A call that the quota refused (`blocked`) passes the threshold of 100.
+    """
+    if quota is None:
+        return usage, []
+    reached = max(usage.percent(quota), 100) if blocked else usage.percent(quota)
+    over = [threshold for threshold in sorted(thresholds) if threshold <= reached]
+    first_blocked = now_ms if blocked and usage.blocked_ms is None else usage.blocked_ms
+    usage = replace(usage, quota=quota.most, blocked_ms=first_blocked)
+    if not over:
+        return usage, []
+    seen = replace(
+        usage,
+        told=max(usage.told, over[-1]),
+        first_over_ms=now_ms if usage.first_over_ms is None else usage.first_over_ms,
+        last_over_ms=now_ms,
+    )
+    return seen, [Passed(quota, threshold, seen) for threshold in over if threshold > usage.told]

@@ -1,0 +1,83 @@
+"""astaudit in SQL."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import insert, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from astcredit.service.history_ports import AuditEntry, HistoryQuery, State
+from astcredit.storage.tables import astaudit, fit
+
+
+class SqlHistory:
+    """Who changed what, in one transaction. Implements `service.history_ports.HistoryStore`."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def add_all(self, entries: Sequence[AuditEntry]) -> None:
+        """Add rows to astaudit, in their order."""
+        if entries:
+            await self._connection.execute(insert(astaudit), list(map(_values, entries)))
+
+    async def entries(self, wanted: HistoryQuery) -> Sequence[tuple[int, AuditEntry]]:
+        """The rows that fit, each with its id, the newest first."""
+        c = astaudit.c
+        statement = select(astaudit).order_by(c.id.desc()).limit(wanted.limit)
+        for column, value in (
+            (c.object_kind, wanted.kind),
+            (c.object_name, wanted.name),
+            (c.actor, wanted.actor),
+        ):
+            if value is not None:
+                statement = statement.where(column == value)
+        if wanted.from_ms is not None:
+            statement = statement.where(c.date_created >= wanted.from_ms)
+        if wanted.until_ms is not None:
+            statement = statement.where(c.date_created < wanted.until_ms)
+        return [(row.id, _entry(row)) for row in await self._connection.execute(statement)]
+
+
+def _values(entry: AuditEntry) -> dict[str, Any]:
+    return {
+        "date_created": entry.created_at_ms,
+        "actor": fit(astaudit, "actor", entry.actor),
+        "action": entry.action,
+        "object_kind": entry.object_kind,
+        "object_name": fit(astaudit, "object_name", entry.object_name),
+        "state_before": _json(entry.before),
+        "state_after": _json(entry.after),
+        "note": fit(astaudit, "note", entry.note),
+    }
+
+
+def _entry(row: Any) -> AuditEntry:
+    return AuditEntry(
+        row.date_created,
+        row.actor,
+        row.action,
+        row.object_kind,
+        row.object_name,
+        _state(row.state_before),
+        _state(row.state_after),
+        row.note,
+    )
+
+
+def _state(text: str | None) -> State | None:
+    """A state as it was kept; what somebody wrote by hand is shown as it is."""
+    if text is None:
+        return None
+    try:
+        state = json.loads(text)
+    except ValueError:
+        return {"text": text}
+    return state if isinstance(state, dict) else {"text": text}
+
+
+def _json(state: State | None) -> str | None:
+    return None if state is None else json.dumps(state, ensure_ascii=False)

@@ -1,0 +1,227 @@
+"""What a quota leaves, whom it refuses, what is told of it: the arithmetic alone."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from astcredit.domain.quotas import (
+    Quota,
+    QuotaLimits,
+    Usage,
+    allowed,
+    refusal,
+    refusing,
+    watched,
+)
+
+MONTH, DAY = "2027-01", "2027-01-15"
+NOW_MS = 1_800_000_000_000
+"""2027-01-15 08:00 UTC."""
+
+amounts = st.integers(0, 10**15)
+usages = st.builds(
+    lambda waived, counted, reserved: Usage(
+        spent=waived + counted, waived=waived, reserved=reserved
+    ),
+    amounts,
+    amounts,
+    amounts,
+)
+
+
+@pytest.mark.parametrize(
+    ("usage", "most", "left"),
+    [
+        (Usage(), 100, 100),
+        (Usage(spent=30), 100, 70),
+        (Usage(spent=30, reserved=50), 100, 20),
+        (Usage(spent=50, reserved=50), 100, 0),
+        (Usage(spent=99), 100, 1),
+        (Usage(spent=101), 100, 0),  # the quota was lowered
+        (Usage(spent=80, reserved=50), 100, 0),
+        (Usage(spent=80, waived=80, reserved=50), 100, 50),  # reset: what is reserved counts
+        (Usage(), 0, 0),
+    ],
+)
+def test_what_is_left_counts_spent_and_reserved(usage: Usage, most: int, left: int) -> None:
+    assert usage.left(Quota(MONTH, most)) == left
+
+
+@pytest.mark.parametrize(
+    ("usage", "most", "ended", "used"),
+    [
+        (Usage(), 100, 0, 0),
+        (Usage(spent=1, reserved=1), 1000, 0, 0),
+        (Usage(spent=799), 1000, 79, 79),
+        (Usage(spent=800), 1000, 80, 80),
+        (Usage(spent=800, reserved=199), 1000, 80, 99),
+        (Usage(spent=800, reserved=200), 1000, 80, 100),
+        (Usage(spent=2500), 1000, 250, 250),
+        (Usage(spent=900, waived=900), 1000, 0, 0),
+        (Usage(), 0, 100, 100),
+    ],
+)
+def test_percent_is_whole_and_rounded_down(usage: Usage, most: int, ended: int, used: int) -> None:
+    quota = Quota(MONTH, most)
+    assert (usage.percent(quota), usage.percent_used(quota)) == (ended, used)
+
+
+@given(usages, amounts, amounts)
+def test_what_is_left_can_be_reserved_and_not_a_micro_unit_more(
+    usage: Usage, most: int, price: int
+) -> None:
+    quota = Quota(DAY, most)
+    left = usage.left(quota)
+    reserved = usage.reserve(left, quota)
+    assert reserved.left(quota) == 0
+    assert reserved.quota == most
+    assert reserved.counted + reserved.reserved == max(most, usage.counted + usage.reserved)
+    paid = min(price, left)
+    settled = reserved.settle(left, paid)
+    assert (settled.spent, settled.reserved) == (usage.spent + paid, usage.reserved)
+    assert settled.waived == usage.waived
+
+
+def test_both_periods_are_counted_where_there_is_one_quota() -> None:
+    """So that the other can be set at any time."""
+    assert QuotaLimits(monthly=1).periods(NOW_MS) == (MONTH, DAY)
+    assert QuotaLimits(daily=0).periods(NOW_MS) == (MONTH, DAY)
+    assert QuotaLimits().periods(NOW_MS) == ()
+
+
+def test_who_had_a_quota_once_is_counted_without_one() -> None:
+    limits = QuotaLimits(counted=True)
+    assert limits.periods(NOW_MS) == (MONTH, DAY)
+    assert not limits
+    assert list(limits.at(NOW_MS)) == []
+
+
+def test_the_quotas_in_force() -> None:
+    both = QuotaLimits(monthly=100, daily=10)
+    assert list(both.at(NOW_MS)) == [Quota(MONTH, 100), Quota(DAY, 10)]
+    assert [quota.kind for quota in both.at(NOW_MS)] == ["monthly", "daily"]
+    assert list(QuotaLimits(daily=10).at(NOW_MS)) == [Quota(DAY, 10)]
+    assert both.quota_of("2020-02") == Quota("2020-02", 100)
+    assert both.quota_of("2020-02-03") == Quota("2020-02-03", 10)
+    assert QuotaLimits(daily=10).quota_of(MONTH) is None
+
+
+def test_the_periods_are_those_of_the_client() -> None:
+    """22:30 in UTC on the last day of the year is the new year in Auckland."""
+    instant = 1_798_756_200_000
+    zones = ("UTC", "Pacific/Auckland", "America/New_York")
+    assert [QuotaLimits(1, timezone=zone).periods(instant) for zone in zones] == [
+        ("2026-12", "2026-12-31"),
+        ("2027-01", "2027-01-01"),
+        ("2026-12", "2026-12-31"),
+    ]
+
+
+MONTHLY, DAILY = Quota(MONTH, 100), Quota(DAY, 10)
+
+
+@pytest.mark.parametrize(
+    ("spent", "left"),
+    [
+        ({}, 10),
+        ({MONTH: 95}, 5),
+        ({DAY: 7, MONTH: 7}, 3),
+        ({DAY: 10, MONTH: 50}, 0),
+        ({MONTH: 120}, 0),
+        ({"2026-12": 100, "2027-01-14": 10}, 10),  # other periods
+    ],
+)
+def test_the_tighter_quota_bounds(spent: dict[str, int], left: int) -> None:
+    usages = {period: Usage(spent=amount) for period, amount in spent.items()}
+    assert allowed([MONTHLY, DAILY], usages) == left
+
+
+def test_without_a_quota_nothing_bounds() -> None:
+    assert allowed([], {}) is None
+    assert refusing([], {}, 10**18) is None
+
+
+def test_a_quota_refuses_what_it_does_not_pay() -> None:
+    usages = {MONTH: Usage(spent=92), DAY: Usage(spent=1)}
+    assert refusing([MONTHLY, DAILY], usages, 8) is None
+    assert refusing([MONTHLY, DAILY], usages, 9) == MONTHLY
+    assert refusing([DAILY], usages, 10) == DAILY
+    assert refusing([Quota(DAY, 0)], {}, 0) is None  # a call that costs nothing passes
+    assert refusing([Quota(DAY, 0)], {}, 1) == Quota(DAY, 0)
+
+
+def test_a_refusal_names_quota_period_and_usage() -> None:
+    usages = {DAY: Usage(spent=9_500_000, waived=1_000_000, reserved=1_000_001)}
+    assert refusal(Quota(DAY, 10_000_000), usages, "EUR") == (
+        "daily quota 10.00 EUR for 2027-01-15: 8.50 spent, 1.000001 reserved"
+    )
+    assert refusal(Quota(MONTH, 0), {}, "USD") == (
+        "monthly quota 0.00 USD for 2027-01: 0.00 spent, 0.00 reserved"
+    )
+
+
+def thresholds_told(
+    usage: Usage, quota: Quota, *, blocked: bool = False
+) -> tuple[Usage, list[int]]:
+    seen, passed = watched(usage, quota, (100, 80), NOW_MS, blocked=blocked)
+    return seen, [p.threshold for p in passed]
+
+
+@pytest.mark.parametrize(
+    ("spent", "told_before", "blocked", "told_now"),
+    [
+        (79, 0, False, []),
+        (80, 0, False, [80]),
+        (99, 0, False, [80]),
+        (99, 80, False, []),
+        (100, 80, False, [100]),
+        (100, 0, False, [80, 100]),
+        (500, 100, False, []),
+        (85, 100, False, []),  # the quota was raised: of this threshold was told
+        (97, 80, True, [100]),  # refused: what is left does not pay
+        (10, 0, True, [80, 100]),
+        (97, 100, True, []),
+    ],
+)
+def test_of_each_threshold_is_told_once(
+    spent: int, told_before: int, blocked: bool, told_now: list[int]
+) -> None:
+    usage = Usage(spent=spent, told=told_before)
+    seen, told = thresholds_told(usage, MONTHLY, blocked=blocked)
+    assert told == told_now
+    assert seen.told == max([told_before, *told_now])
+    assert thresholds_told(seen, MONTHLY, blocked=blocked)[1] == []
+
+
+def test_what_is_reserved_passes_no_threshold() -> None:
+    """A call's reservation may be a hundred times what it will cost."""
+    assert thresholds_told(Usage(spent=10, reserved=90), MONTHLY)[1] == []
+
+
+def test_times_over_a_threshold_are_kept() -> None:
+    below, _ = thresholds_told(Usage(spent=79), MONTHLY)
+    assert (below.first_over_ms, below.last_over_ms, below.blocked_ms) == (None, None, None)
+    assert below.quota == 100
+    first, _ = thresholds_told(Usage(spent=80), MONTHLY)
+    assert (first.first_over_ms, first.last_over_ms, first.blocked_ms) == (NOW_MS, NOW_MS, None)
+    later, _ = watched(first, MONTHLY, (80,), NOW_MS + 5, blocked=True)
+    assert (later.first_over_ms, later.last_over_ms) == (NOW_MS, NOW_MS + 5)
+    assert later.blocked_ms == NOW_MS + 5
+    again, _ = watched(later, MONTHLY, (80,), NOW_MS + 9, blocked=True)
+    assert again.blocked_ms == NOW_MS + 5
+
+
+def test_without_a_quota_nothing_is_watched() -> None:
+    usage = Usage(spent=10**9)
+    assert watched(usage, None, (80,), NOW_MS, blocked=False) == (usage, [])
+
+
+@pytest.mark.parametrize(("thresholds", "told"), [((), []), ((150,), []), ((50,), [50])])
+def test_a_refusal_is_remembered_whatever_thresholds_are_set(
+    thresholds: tuple[int, ...], told: list[int]
+) -> None:
+    seen, passed = watched(Usage(spent=1), MONTHLY, thresholds, NOW_MS, blocked=True)
+    assert [p.threshold for p in passed] == told
+    assert seen.blocked_ms == NOW_MS
