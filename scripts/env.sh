@@ -8,6 +8,7 @@
 #   ensure_venv X   make `venv`, with extra X of setup.cfg ("" for none); does nothing when it is there
 #   ensure_debian PROGRAM:PACKAGE …   install the packages of programs that are missing, where that
 #                   can be done (root on Debian); never starts a service; 1 if one is still missing
+#   ensure_galera   the same for the cluster of MariaDB servers: a library, and rsync
 #   quietly WHAT COMMAND …   run, show the output only when it fails
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -68,6 +69,13 @@ ensure_debian() {
     for pair in "$@"; do
         have "${pair%%:*}" || return 1
     done
+}
+
+ensure_galera() {
+    local library=/usr/lib/galera/libgalera_smm.so
+    ensure_debian rsync:rsync || return 1
+    [ -e "$library" ] && return 0
+    is_debian_root && install_debian galera-4 && [ -e "$library" ]
 }
 
 python_is_new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }

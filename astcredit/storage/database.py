@@ -25,11 +25,16 @@ TRANSACTION_SECONDS = 5.0
 # Less than TRANSACTION_SECONDS, so that a lock that never comes is reported as what it is.
 LOCK_WAIT_SECONDS = 3
 
+# What GROUP_CONCAT packs is cut there, by MySQL at 1,024: the portions in which the catalog is read
+# have room.
+PACKED_BYTES = 4_000_000
+
 MYSQL_SESSION = (
     # One collation everywhere: texts compare byte by byte, as in SQLite.
     "SET NAMES utf8mb4 COLLATE utf8mb4_bin",
     "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
     f"SET SESSION time_zone = '+00:00', innodb_lock_wait_timeout = {LOCK_WAIT_SECONDS},"
+    f" group_concat_max_len = {PACKED_BYTES},"
     " sql_mode = 'STRICT_TRANS_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION'",
 )
 # Galera: see all that was committed anywhere before this transaction began. A call may have been

@@ -181,7 +181,7 @@ class AgiLine:
 
     async def _run(self, chan: Chan, fate: Fate, script: str, arguments: tuple[str, ...]) -> None:
         server = self._server()
-        if fate is not Fate.GOOD:
+        if fate is not Fate.GOOD or server is None:
             self._judge.disturbed("report", 10.0, chan.node.name)
         if fate is Fate.REFUSED or server is None:
             await asyncio.sleep(self._chance.pick((0.0, 0.001, 1.99)))

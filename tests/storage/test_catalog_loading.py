@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import String, cast, func, select
 
 from astcredit.domain.accounts import Account, IdentKind, Protocol, SourcePolicy, Termination
 from astcredit.domain.blocks import Block
@@ -201,19 +201,35 @@ def test_hostile_names_are_names(database_url: str) -> None:
     at_site(database_url, work, routed(accounts=[*ACCOUNTS, odd], clients=clients))
 
 
+LONG = ";".join(f"10.0.{n}.{m}" for n in range(9) for m in range(99))
+"""More than is packed of a row."""
+
+
+@pytest.mark.parametrize("tag", ["x" * 80, "\u0001" * 80], ids=["plain", "escaped"])
+def test_a_row_that_is_too_long_to_be_packed_is_read(database_url: str, tag: str) -> None:
+    many = replace(account("many", 1, 50, idents=tuple(LONG.split(";"))), ident_by=IdentKind.IP)
+    odd = replace(account("odd", 1, 51), tag=tag, tech_prefix="7", dids=("4420",) * 200)
+    catalog = routed(accounts=[*ACCOUNTS, many, odd])
+
+    async def work(it: Site) -> None:
+        assert same(await it.now(), catalog)
+
+    at_site(database_url, work, catalog)
+
+
 def test_a_text_that_the_server_cuts_is_read_row_by_row(mariadb_url: str) -> None:
-    """MariaDB cuts what it packs at group_concat_max_len: in the middle of a row, or at its end, so
-    that it could be read and only the rows behind it were missing."""
+    """It cuts what it packs at group_concat_max_len: in the middle of a row, or at its end, so that
+    it could be read and only the rows behind it were missing."""
     c = astaccount.c
     columns = (c.id, c.client_id, c.name, c.ident)
     statement = select(*columns).order_by(c.id).limit(catalog_rows.PORTION_ROWS)
-    whole = select(func.json_arrayagg(func.json_array(*columns)))
+    row = cast(func.json_array(*columns), String(catalog_rows.PACKED_CHARACTERS))
 
     async def work(it: Site) -> None:
         async with it.database.reading(seconds=None) as connection:
             expected = sorted(list(row) for row in await connection.execute(statement))
-            text = (await connection.execute(whole)).scalar_one()
-            ends = [match.start() for match in re.finditer(re.escape("],"), text)]
+            text = (await connection.execute(select(func.group_concat(row)))).scalar_one()
+            ends = [match.start() + 1 for match in re.finditer(re.escape("],"), text)]
             assert len(ends) == len(expected) - 1
             for most in (4, ends[0] - 1, ends[0], ends[0] + 1, ends[4], ends[-1], len(text)):
                 await connection.exec_driver_sql(f"SET SESSION group_concat_max_len = {most}")

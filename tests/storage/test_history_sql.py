@@ -76,6 +76,10 @@ def test_what_was_changed_is_found(database_url: str, wanted: HistoryQuery, ids:
     with_entries(database_url, work)
 
 
+NAMELESS = {"call", "route", "block", "capacity", "template", "notification"}
+"""Kinds whose objects are not found by a name."""
+
+
 def test_an_unknown_name_is_refused_and_a_known_one_may_have_no_history(
     database_url: str,
 ) -> None:
@@ -83,7 +87,7 @@ def test_an_unknown_name_is_refused_and_a_known_one_may_have_no_history(
         admin = Administration(SqlAdministration(database), "me@here", Clock(9_000))
         await admin.add_client("gamma", ClientChange())
         assert await desk.entries(HistoryQuery("client", "gamma", until_ms=9_000)) == []
-        for kind in set(KINDS) - {"call", "route", "block", "capacity"}:
+        for kind in set(KINDS) - NAMELESS:
             with pytest.raises(RefusedError, match=f"no {kind.replace('-', ' ')} 'gama'"):
                 await desk.entries(HistoryQuery(kind, "gama"))
         with pytest.raises(RefusedError, match="the nearest is 'gamma'"):

@@ -104,6 +104,10 @@ CHANGES: tuple[tuple[Change, tuple[str, str, str], Any, Any], ...] = (
             "routing_plan": "",
             "orig_capacity": None,
             "term_capacity": 7,
+            "monthly_quota": None,
+            "daily_quota": None,
+            "timezone": "UTC",
+            "low_balance": None,
         },
     ),
     (

@@ -134,15 +134,21 @@ class MariaDb:
         return self._folder / "data"
 
     @property
+    def _scratch(self) -> Path:
+        """For its temporary tables: each server that starts clears /tmp of those of all others."""
+        return self._folder / "tmp"
+
+    @property
     def _log(self) -> Path:
         return self._folder / "log"
 
     def _install(self) -> None:
         self._data.mkdir()
+        self._scratch.mkdir()
         self._folder.joinpath("init.sql").write_text(self._accounts())
         if (user := _server_user()) is not None:
             self._folder.chmod(0o755)
-            for path in (self._folder, self._data, self._folder / "init.sql"):
+            for path in (self._folder, self._data, self._scratch, self._folder / "init.sql"):
                 shutil.chown(path, user, pwd.getpwnam(user).pw_gid)
         done = subprocess.run(
             [
@@ -178,6 +184,7 @@ class MariaDb:
             "mariadbd",
             "--no-defaults",
             f"--datadir={self._data}",
+            f"--tmpdir={self._scratch}",
             f"--port={self.port}",
             *([f"--init-file={self._folder / 'init.sql'}"] if first else []),
             *_OPTIONS,

@@ -26,6 +26,8 @@ POOR_MONEY = "0.03"
 SAME_MS = 1_000
 """By so much our record of a call whose end was heard may differ from Asterisk's: its record is of
 both channels, ours of the outbound one."""
+ENDED_MS = 2_000
+"""A leg without a reservation is ended over AMI as soon as its answer is heard of."""
 LATE_SECONDS = 3.0
 """A telephone whose Asterisk has crashed waits for ever; it is switched off so long after it should
 have hung up."""
@@ -69,6 +71,7 @@ class Result:
     exact: int = 0
     estimated: int = 0
     unheard: int = 0
+    ended: int = 0
     unrecorded: int = 0
     deviations: list[int] = field(default_factory=list)
     healed_seconds: float = 0.0
@@ -79,6 +82,7 @@ class Result:
         self.exact += other.exact
         self.estimated += other.estimated
         self.unheard += other.unheard
+        self.ended += other.ended
         self.unrecorded += other.unrecorded
         self.deviations += other.deviations
         self.healed_seconds = max(self.healed_seconds, other.healed_seconds)
@@ -90,6 +94,7 @@ class Result:
         return (
             f"{self.fault:<16} {statuses}; ends exact {self.exact}, estimated {self.estimated}"
             f" ({shortest} to {longest} ms), answer unheard {self.unheard},"
+            f" ended for want of a reservation {self.ended},"
             f" without Asterisk's record {self.unrecorded}; in order after"
             f" {self.healed_seconds:.1f} s"
         )
@@ -277,8 +282,11 @@ class Round:
         """One answered call, as we and as Asterisk have it."""
         told = f"{row}\n{leg}\n{self._site.log_tail()}"
         if row["status"] == "failed":
-            assert row["estimated"], f"an answered call was released: {told}"
-            result.unheard += 1
+            # Asterisk took the answer and its acknowledgement was lost: the leg was ended at once.
+            ended = row["settled_by"] == "undelivered" and leg.billsec_ms < ENDED_MS
+            assert row["estimated"] or ended, f"an answered call was released: {told}"
+            result.unheard += not ended
+            result.ended += ended
             return
         assert row["status"] == "completed", told
         assert row["price"] <= row["reservedamount"], told
