@@ -194,7 +194,7 @@ class AmiLink:
         try:
             await session.request("Hangup", {"Channel": names[0], "Cause": str(cause)})
         except AmiRejectedError as error:
-            if str(error).lower().startswith("no such channel"):
+            if _is_no_channel(error):
                 return False
             raise
         return True
@@ -205,18 +205,21 @@ class AmiLink:
 
     async def limit(self, channel: LiveChannel, seconds: float) -> bool:
         """End a channel after so many seconds from now, whatever happens to it meanwhile; False if
-        Asterisk does not: it is not there any more, or the manager user may not ask.
+        it is not there (any more).
 
         Asterisk's AbsoluteTimeout: it stays with the channel through transfers, and a later one
-        takes the place of an earlier. Raises AmiLostError.
+        takes the place of an earlier. A manager user who may not set it is logged. Raises
+        AmiLostError.
         """
         timeout = f"{max(seconds, SHORTEST_LIMIT):.3f}"
         # By its unique id: a name may hold what a stranger dialled.
         values = {"Channel": channel.uniqueid, "Timeout": timeout}
         try:
             await self._live_session().request("AbsoluteTimeout", values)
-        except AmiRejectedError:
-            return False
+        except AmiRejectedError as error:
+            if _is_no_channel(error):
+                return False
+            self._note_rejected("AbsoluteTimeout", error)
         return True
 
     async def answered_at_ms(self, leg: LiveChannel) -> int | None:
@@ -411,6 +414,10 @@ def _leg_variable(item: Headers) -> re.Match[str] | None:
     variables = item.get("ChanVariable", [])
     texts = [variables] if isinstance(variables, str) else variables
     return next(filter(None, map(_LEG.fullmatch, texts)), None)
+
+
+def _is_no_channel(error: AmiRejectedError) -> bool:
+    return str(error).lower().startswith("no such channel")
 
 
 def _epoch_ms(text: str) -> int | None:

@@ -204,8 +204,8 @@ class Peer(Protocol):
         """When a leg was answered, by its own CDR; None if that is not known."""
 
     async def limit(self, channel: LiveChannel, seconds: float) -> bool:
-        """End the channel after so many seconds from now, whatever happens to it; False if that
-        could not be set, as for a channel that is not there any more."""
+        """End the channel after so many seconds from now, whatever happens to it; False if it is
+        not there (any more)."""
 
     async def hangup(self, uniqueid: str) -> bool:
         """End a channel; False if it is not there."""

@@ -82,10 +82,16 @@ class Recovery:
         living = [(call, leg) for call in calls if (leg := legs.of(call)) is not None]
         gone = [call for call in calls if legs.of(call) is None and not legs.is_set_up(call)]
         unheard = [call for call, _ in living if _is_unheard(call)]
-        for call, leg in living:
-            await self._adopt(node, call, leg, peer, asked_at_ms)
-        await self._bury(gone, asked_at_ms)
+        died = [
+            call
+            for call, leg in living
+            if not await self._adopt(node, call, leg, peer, asked_at_ms)
+        ]
+        if gone or died:
+            await sleep(GONE_AFTER_SECONDS)
+        self._bury(gone, asked_at_ms)
         self.heard(node, asked_at_ms)
+        self._bury(died, asked_at_ms)  # after that, for they were up when Asterisk was asked
         found = Recovered(
             adopted=len(living) - len(unheard),
             answered=len(unheard),
@@ -103,7 +109,12 @@ class Recovery:
 
     async def _adopt(
         self, node: str, call: OpenOnNode, leg: LiveChannel, peer: Peer, asked_at_ms: int
-    ) -> None:
+    ) -> bool:
+        """Let the call go on; False if its leg has ended since the list was made.
+
+        The end of a leg that is not yet known to be a call's means nothing to the books. So that
+        it is not overlooked, the leg is seen to live once more after it has been made known.
+        """
         until_ms = call.until_ms
         if _is_unheard(call):
             # From now on it is billed as any other.
@@ -112,13 +123,12 @@ class Recovery:
                 LegAnswered(node, call.uniqueid, leg.uniqueid, answered_at_ms, call.call_id)
             )
             until_ms = answered_at_ms + call.seconds * 1000
-        if until_ms is not None:
-            left_seconds = max(0, until_ms - asked_at_ms) / 1000
-            await _limit(peer, leg, left_seconds + LIMIT_SLACK_SECONDS)
+        if until_ms is None:
+            return True
+        left_seconds = max(0, until_ms - asked_at_ms) / 1000
+        return await peer.limit(leg, left_seconds + LIMIT_SLACK_SECONDS)
 
-    async def _bury(self, calls: Sequence[OpenOnNode], asked_at_ms: int) -> None:
-        if calls:
-            await sleep(GONE_AFTER_SECONDS)
+    def _bury(self, calls: Sequence[OpenOnNode], asked_at_ms: int) -> None:
         for call in calls:
             self._submit(Gone(call.call_id, asked_at_ms))
 
@@ -205,9 +215,3 @@ async def _answered_at_ms(peer: Peer, call: OpenOnNode, leg: LiveChannel, asked_
     log.warning("time of an answer not known: taken from the leg's age", extra=extra)
     # That counts the ringing, too: not to the client's advantage, but never free.
     return asked_at_ms - (leg.seconds or 0) * 1000
-
-
-async def _limit(peer: Peer, leg: LiveChannel, seconds: float) -> None:
-    if not await peer.limit(leg, seconds):
-        extra = {"action": "limit_failed", "leg": leg.uniqueid}
-        log.warning("limit of an adopted call not set again", extra=extra)

@@ -143,14 +143,22 @@ def test_a_call_past_its_end_is_ended_at_once() -> None:
     asyncio.run(main())
 
 
-def test_a_limit_that_asterisk_does_not_set_keeps_no_other_from_being_set() -> None:
+@pytest.mark.parametrize("heard", [True, False])
+def test_a_leg_that_ends_after_it_was_listed_is_not_overlooked(heard: bool) -> None:
+    """Its end came before it was known whose leg it is, and nobody will tell of it again."""
+
     async def main() -> None:
         async with stage() as it:
-            for number in (1, 2):
-                await it.answered_call(number)
-            peer = FakePeer([leg(1), leg(2)], refused={"leg-1"})
-            assert await it.recover(peer) == Recovered(adopted=2)
+            await (it.answered_call() if heard else it.open_call())
+            await it.answered_call(2)
+            await it.answered_call(3)
+            peer = FakePeer([leg(1), leg(2)], answers={"leg-1": NOW_MS}, refused={"leg-1"})
+            it.controller.channel_ended(leg_ended(1, ASKED_MS) if not heard else leg_ended(9))
+            await it.recover(peer)
             assert peer.limits == {"leg-2": LEFT_SECONDS}
+            assert (it.cdr(1).status, it.cdr(1).talk_ms) == ("completed", 60_000)
+            assert (it.cdr(3).status, it.cdr(3).talk_ms) == ("completed", 40_000)
+            assert it.cdr(2).status == "answered"
 
     asyncio.run(main())
 

@@ -53,6 +53,7 @@ class FakePeer:
     answers: dict[str, int] = field(default_factory=dict)
     faults: dict[str, Exception] = field(default_factory=dict)
     refused: set[str] = field(default_factory=set)
+    """Channels that end before they can be limited."""
     on_list: Callable[[], Awaitable[object]] | None = None
     limits: dict[str, float] = field(default_factory=dict)
     ended: list[str] = field(default_factory=list)
