@@ -87,8 +87,8 @@ def test_a_hostile_name_does_not_move_the_terminal(sqlite_url: str) -> None:
     """astaudit takes what stood in a database before this version, too."""
     name = "=1+1[bold]\u202e'; DROP TABLE astaudit"
     astcredit(sqlite_url, "init")
-    astcredit(sqlite_url, "client", "add", "x", "--email", "a@[bold]b")
-    assert "a@[bold]b" in astcredit(sqlite_url, "history").stdout
+    astcredit(sqlite_url, "reseller", "add", "x[bold]y")
+    assert "x[bold]y" in astcredit(sqlite_url, "history").stdout
     done = astcredit(sqlite_url, "history", "client", name, status=1)
     assert done.stderr.rstrip("\n").isprintable()
     assert "\\u202e" in done.stderr
