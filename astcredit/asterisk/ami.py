@@ -277,6 +277,7 @@ class AmiLink:
         self._heard_until_ms = None
         self._started_ms = None  # Asterisk says it again, after the login or when it has booted
         known = self._tracker.known()
+        self._tracker.doubt()
         session = AmiSession(self.node, self._on_event, self._times)
         try:
             await session.open()

@@ -205,6 +205,13 @@ class LegTracker:
         for name, local in list(self._locals.items()):
             self._leave(name, local, gone)
 
+    def doubt(self) -> None:
+        """Nothing was heard for a time: an attempt that had failed may have been followed by one
+        that did not."""
+        for caller in self._callers.values():
+            if not caller.answered:
+                caller.dialstatus, caller.cause = "", 0
+
     # ---- the three events
 
     def _dial_begin(self, event: DialEvent) -> None:

@@ -409,3 +409,14 @@ def test_any_order_of_events_is_taken_and_freed_by_hangups(events: list[Event]) 
     feed_all(tracker, events)
     feed_all(tracker, [hangup("a"), hangup("b"), hangup("c")])
     assert not tracker.known()
+
+
+def test_a_failure_heard_before_a_silence_does_not_tell_how_the_call_ended() -> None:
+    """The channel may have been put through on another route while nobody listened."""
+    tracker = LegTracker("n")
+    tracker.feed(begin("U", "D"), 0)
+    tracker.feed(end("U", "D", "CONGESTION"), 0)
+    tracker.doubt()
+    (seen,) = tracker.feed(hangup("U"), 0)
+    assert isinstance(seen, ChannelEnded)
+    assert seen.dialstatus == ""
