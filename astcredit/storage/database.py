@@ -37,9 +37,16 @@ MYSQL_SESSION = (
     f" group_concat_max_len = {PACKED_BYTES},"
     " sql_mode = 'STRICT_TRANS_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION'",
 )
-# Galera: see all that was committed anywhere before this transaction began. A call may have been
-# authorized through another server a moment ago.
-CAUSAL = "SET SESSION wsrep_sync_wait = 1"
+# More rows than a batch of calls writes. What writes more, an import of rates, goes to the other
+# servers of a Galera cluster in such parts: in one piece it would hold up all calls there.
+PART_ROWS = 5_000
+GALERA_SESSION = (
+    # See all that was committed anywhere before this transaction began: a call may have been
+    # authorized through another server a moment ago.
+    "SET SESSION wsrep_sync_wait = 1",
+    "SET SESSION wsrep_trx_fragment_unit = 'rows'",
+    f"SET SESSION wsrep_trx_fragment_size = {PART_ROWS}",
+)
 SQLITE_SESSION = (
     "PRAGMA journal_mode = WAL",
     "PRAGMA synchronous = FULL",  # COMMIT means on disk
@@ -169,11 +176,11 @@ def _require_place(address: URL) -> None:
 
 
 def _join_cluster(connection: Any) -> None:
-    """If the server is one of a cluster, see what the others have. Raises the driver's error for
-    one that is cut off from them: it lets everybody in and refuses whatever reads or writes."""
+    """What a session needs in a Galera cluster. Raises the driver's error for a server that is cut
+    off from the others: it lets everybody in and refuses whatever reads or writes."""
     _run(connection, ["START TRANSACTION", "ROLLBACK"])
-    if _run(connection, ["SHOW VARIABLES LIKE 'wsrep_sync_wait'"]):
-        _run(connection, [CAUSAL])
+    if ("wsrep_on", "ON") in _run(connection, ["SHOW VARIABLES LIKE 'wsrep_on'"]):
+        _run(connection, GALERA_SESSION)
 
 
 def _run(connection: Any, statements: Iterable[str]) -> Sequence[object]:

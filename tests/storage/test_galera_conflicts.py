@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -24,7 +24,7 @@ from astcredit.service.operations import Changed, Operation, Outcome
 from astcredit.storage.administration import SqlAdministration, SqlAdminTransaction
 from astcredit.storage.books import SqlBooks, SqlBooksTransaction
 from astcredit.storage.catalog import SqlCatalog
-from astcredit.storage.database import Database
+from astcredit.storage.database import PART_ROWS, Database
 from support.core import (
     LONGEST_SECONDS,
     NOW_MS,
@@ -42,10 +42,8 @@ from support.core import (
     request,
     seed,
     server,
-    snapshot,
 )
 from support.galera import Galera
-from support.memory_books import Snapshot, audit
 from support.plans import next_route, routed, told
 from support.stored_plans import store
 
@@ -81,17 +79,6 @@ async def controller(
     yield batcher, log
     await batcher.stop(20)
     await source.close()
-
-
-async def agreed(galera: Galera, name: str) -> Snapshot:
-    """The books, which are right and the same on every server."""
-    found = []
-    for number in range(len(galera.nodes)):
-        async with opened(galera.url(name, number)) as database:
-            found.append(await snapshot(database))
-    assert audit(found[0]) == []
-    assert found.count(found[0]) == len(found)
-    return found[0]
 
 
 def with_quota(client: ClientBooks, quota: int) -> ClientBooks:
@@ -231,7 +218,7 @@ def test_one_of_two_is_refused_at_commit_and_tried_again(
 ) -> None:
     async def main() -> None:
         assert await meet(galera, galera_name, case) == sorted(case.said)
-        assert (await agreed(galera, galera_name)).statuses() == case.statuses
+        assert (await galera.agreed(galera_name)).statuses() == case.statuses
 
     asyncio.run(main())
 
@@ -278,7 +265,7 @@ def test_one_top_up_that_comes_through_two_servers_is_booked_once(
             assert {b.already for b in booked if isinstance(b, Booked)} == {True, False}
         else:
             assert {type(b) for b in booked} == {Booked, RefusedError}
-        books = await agreed(galera, galera_name)
+        books = await galera.agreed(galera_name)
         assert [e.reference for e in books.ledger].count("invoice-7") == 1
 
     asyncio.run(main())
@@ -303,7 +290,7 @@ def test_money_that_is_taken_away_while_a_call_wants_it(galera: Galera, galera_n
                 )
         assert isinstance(decision, Decision)
         assert isinstance(taken, RefusedError) == decision.allowed
-        await agreed(galera, galera_name)
+        await galera.agreed(galera_name)
 
     asyncio.run(main())
 
@@ -324,7 +311,7 @@ def test_calls_of_clients_that_share_no_row_do_not_meet(galera: Galera, galera_n
                     first.submit(request(1, "alice")), second.submit(request(2, "bob"))
                 )
             assert [*log.failed, *other_log.failed] == []
-        assert (await agreed(galera, galera_name)).statuses() == {"open": 2}
+        assert (await galera.agreed(galera_name)).statuses() == {"open": 2}
 
     asyncio.run(main())
 
@@ -367,3 +354,45 @@ def test_what_was_committed_through_one_server_is_seen_through_another(
     finally:
         holder.close()
         behind.wait_until_synced()
+
+
+@pytest.mark.parametrize("committed", [True, False])
+def test_a_large_change_travels_in_parts_and_is_there_all_or_not_at_all(
+    galera: Galera, galera_name: str, committed: bool
+) -> None:
+    """While it is under way a call passes on the server that has most of it already."""
+    rates = 2 * PART_ROWS + 10
+    columns = ("rate_table_id", "prefix", "rate_per_minute", "effective_from")
+
+    async def count_on(number: int) -> int:
+        async with opened(galera.url(galera_name, number)) as there, there.reading() as connection:
+            counted = await connection.exec_driver_sql("SELECT COUNT(*) FROM astrate")
+            return int(counted.scalar_one())
+
+    async def change(database: Database, batcher: Batcher) -> None:
+        async with database.transaction(seconds=None) as connection:
+            for start in range(0, rates, 1_000):
+                numbers = range(start, min(start + 1_000, rates))
+                statement = database.dialect.insert_many("astrate", columns, len(numbers))
+                rows = ((1, str(10_000 + n), "0.02", "2026-01-01") for n in numbers)
+                values = tuple(value for row in rows for value in row)
+                await connection.exec_driver_sql(statement, values)
+            decision = await batcher.submit(request(1))
+            assert isinstance(decision, Decision)
+            assert decision.allowed
+            if not committed:
+                raise ZeroDivisionError
+
+    async def main() -> None:
+        async with (
+            opened(galera.url(galera_name, 0)) as one,
+            opened(galera.url(galera_name, 1)) as two,
+        ):
+            await seed(one, [prepaid(1, FULL_CALL), prepaid(2)])
+            async with server(two) as batcher:
+                with nullcontext() if committed else pytest.raises(ZeroDivisionError):
+                    await change(one, batcher)
+        expected = 1 + (rates if committed else 0)
+        assert [await count_on(number) for number in range(3)] == [expected] * 3
+
+    asyncio.run(main())

@@ -5,13 +5,16 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from astcredit.asterisk.simulator import SimulatedChannel, SimulationError
+from astcredit.domain.books import ClientBooks, LedgerKind
 from astcredit.domain.decisions import Decision
 from astcredit.service import batcher as batcher_module
 from astcredit.service.batcher import Batcher
@@ -28,19 +31,21 @@ from support.core import (
     Clock,
     answered,
     call_id,
+    hangup,
     leg_ended,
     no_orphan,
     opened,
     policy,
+    postpaid,
     prepaid,
     request,
     seed,
     server,
-    snapshot,
 )
 from support.galera import Galera, GaleraNode
-from support.memory_books import Snapshot, audit
+from support.plans import routed
 from support.server import RunningServer, astcredit, serving
+from support.stored_plans import store
 
 pytestmark = pytest.mark.mariadb
 
@@ -61,15 +66,8 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(function, "__defaults__", (IMPATIENT_SECONDS,))
 
 
-async def agreed(galera: Galera, name: str) -> Snapshot:
-    """The books, which are right and the same on every server."""
-    found = []
-    for number in range(len(galera.nodes)):
-        async with opened(galera.url(name, number)) as database:
-            found.append(await snapshot(database))
-    assert audit(found[0]) == []
-    assert found.count(found[0]) == len(found)
-    return found[0]
+def with_quota(client: ClientBooks, quota: int) -> ClientBooks:
+    return replace(client, monthly_quota=quota, quota_counted=True)
 
 
 async def whole_calls(batcher: Batcher, numbers: range, people: tuple[str, str]) -> list[Outcome]:
@@ -133,7 +131,7 @@ def test_a_server_is_lost_in_the_middle_of_a_load(
             back()
             back = None
         galera.wait_until_whole()
-        books = await agreed(galera, galera_name)
+        books = await galera.agreed(galera_name)
         assert books.statuses() == {"open": 1, "completed": 240}
         assert sum(client.balance for client in books.clients) == 2 * PLENTY - 240 * 2_000
 
@@ -182,7 +180,7 @@ def test_the_outcome_of_a_commit_on_a_server_that_is_cut_off_is_not_known(
             assert "1180" in str(log.failed[0])
         node.reconnect()
         galera.wait_until_whole()
-        books = await agreed(galera, galera_name)
+        books = await galera.agreed(galera_name)
         assert [(cdr.id, cdr.status) for cdr in books.cdrs] == [(call_id(1), "open")]
 
     try:
@@ -210,9 +208,54 @@ def test_money_for_seven_over_two_servers(galera: Galera, galera_name: str) -> N
                 outcomes = await asyncio.gather(*asked)
         granted = [o.seconds for o in outcomes if isinstance(o, Decision) and o.allowed]
         assert granted == [LONGEST_SECONDS] * 7
-        books = await agreed(galera, galera_name)
+        books = await galera.agreed(galera_name)
         assert books.statuses() == {"open": 7, "NOCREDIT": 23}
         assert books.client(1).reserved == books.client(1).balance
+
+    asyncio.run(main())
+
+
+def test_a_load_on_rows_that_all_share(galera: Galera, galera_name: str) -> None:
+    """Two clients, one of them with a quota, one reseller, and a carrier that takes three calls at
+    once: authorized through one server, answered through the other, and ended through both."""
+    waves, together = 6, 10
+    talk_ms, quota = 20_000, 40 * FULL_CALL
+    limits = {"account:11:term": 3, "reseller:1:orig": 8}
+    clients = [with_quota(postpaid(1), quota), prepaid(2, 50 * FULL_CALL)]
+
+    async def call(number: int, here: Batcher, there: Batcher) -> str:
+        decision = await here.submit(request(number, ("alice", "bob")[number % 2]))
+        assert isinstance(decision, Decision)
+        if decision.allowed:
+            await there.submit(answered(number))
+            ended = leg_ended(number, NOW_MS + talk_ms), hangup(number, NOW_MS + talk_ms, talk_ms)
+            await asyncio.gather(here.submit(ended[0]), there.submit(ended[1]))
+        return decision.status.value
+
+    async def main() -> None:
+        async with (
+            opened(galera.url(galera_name, 0)) as one,
+            opened(galera.url(galera_name, 1)) as two,
+        ):
+            await store(one, routed(limits), clients)
+            async with (
+                server(one, most_operations=3) as first,
+                server(two, most_operations=3) as second,
+            ):
+                told: Counter[str] = Counter()
+                for wave in range(waves):
+                    numbers = range(100 * wave, 100 * wave + together)
+                    pairs = ((first, second), (second, first))
+                    told.update(
+                        await asyncio.gather(*(call(n, *pairs[n // 2 % 2]) for n in numbers))
+                    )
+        books = await galera.agreed(galera_name)
+        allowed = told.pop("ALLOWED")
+        assert books.statuses() == {"completed": allowed, **told}
+        assert allowed >= waves * limits["account:11:term"]
+        assert books.counters == ()
+        charged = -sum(e.amount for e in books.ledger if e.kind is LedgerKind.CHARGE)
+        assert charged == allowed * talk_ms
 
     asyncio.run(main())
 
@@ -267,7 +310,7 @@ def test_a_controller_is_killed_in_the_middle_of_a_load(
         serving(urls[1], tmp_path, call_answer_deadline_ms=PATIENT_MS) as second,
     ):
         channels = asyncio.run(load([first, second]))
-    books = asyncio.run(agreed(galera, galera_name))
+    books = asyncio.run(galera.agreed(galera_name))
     told = {channel.uniqueid: channel.variables.get("AC_STATUS") for channel in channels}
     allowed = {uniqueid for uniqueid, status in told.items() if status == "ALLOWED"}
     unanswered = {uniqueid for uniqueid, status in told.items() if status is None}

@@ -21,7 +21,9 @@ from pathlib import Path
 import pytest
 
 from support import databases
+from support.core import opened, snapshot
 from support.databases import MariaDb, free_port, sweep_left_over
+from support.memory_books import Snapshot, audit
 from support.project import missing_part, require_programs
 
 SIZE = 3
@@ -206,17 +208,29 @@ class Galera:
         hosts = ",".join(f"127.0.0.1:{self.nodes[number].port}" for number in order)
         return f"mysql://{databases.USER}:{first.password}@{hosts}/{name}"
 
+    async def agreed(self, name: str) -> Snapshot:
+        """The books in that database, which are right and the same on every server."""
+        found = []
+        for number in range(SIZE):
+            async with opened(self.url(name, number)) as database:
+                found.append(await snapshot(database))
+        assert audit(found[0]) == []
+        assert found.count(found[0]) == SIZE
+        return found[0]
+
     def wait_until_whole(self) -> None:
         """Wait until all servers, none of which is away any more, know each other and agree."""
-        for node in self.nodes:
-            node.wait_until(self._is_whole)
+        self.nodes[0].wait_until(self._is_whole)
 
     def _is_whole(self) -> bool:
         # A server that slept does not know yet that the others went on without it: its number of
         # the cluster's composition is an older one.
-        names = ("local_state_comment", "cluster_size", "cluster_conf_id")
-        states = {tuple(node.status(name) for name in names) for node in self.nodes}
-        return len(states) == 1 and next(iter(states))[:2] == ("Synced", str(SIZE))
+        wanted = "'wsrep_cluster_conf_id', 'wsrep_cluster_size', 'wsrep_local_state_comment'"
+        ask = f"SHOW STATUS WHERE variable_name IN ({wanted})"
+        states = {tuple(sorted(node.execute(ask))) for node in self.nodes}
+        values = dict(next(iter(states)))
+        here = values["wsrep_cluster_size"], values["wsrep_local_state_comment"]
+        return len(states) == 1 and here == (str(SIZE), "Synced")
 
     def stop(self) -> None:
         """End the servers and remove their files."""
