@@ -41,6 +41,8 @@ BUILD = PROJECT / "scripts" / "lab.d" / "build"
 START_DEADLINE_S = 60.0
 STOP_DEADLINE_S = 10.0
 CONSOLE_DEADLINE_S = 10.0
+IDLE_DEADLINE_S = 45.0
+"""A transferred channel ends by timers of SIP; only a test that fails waits so long."""
 # A poll, not a pause for luck: how often a condition is looked at until its deadline.
 POLL_S = 0.01
 # How the console writes an empty value.
@@ -245,7 +247,7 @@ class Lab:
         lines = self.console("core show channels concise").splitlines()
         return [line.split("!")[0] for line in lines if "!" in line]
 
-    def wait_idle(self, deadline_s: float = 10.0) -> None:
+    def wait_idle(self, deadline_s: float = IDLE_DEADLINE_S) -> None:
         """Wait until no channel is up: every hangup handler has run, every CDR is written."""
         try:
             wait_until(lambda: not self.channels(), deadline_s, "channels to end", self._complaints)
@@ -253,7 +255,9 @@ class Lab:
             self.console("channel request hangup all")  # the next test shall not inherit them
             raise
 
-    def asterisk_cdrs(self, at_least: int = 0, deadline_s: float = 10.0) -> list[AsteriskCdr]:
+    def asterisk_cdrs(
+        self, at_least: int = 0, deadline_s: float = IDLE_DEADLINE_S
+    ) -> list[AsteriskCdr]:
         """All that Asterisk recorded in this instance, oldest first; waits for `at_least` many,
         for a record is written a moment after its channel is gone."""
         if at_least:

@@ -24,7 +24,7 @@ SCENARIOS = Path(__file__).resolve().parents[1] / "lab" / "scenarios"
 # Longest call of any test; a sipp that is older than this was forgotten.
 FOR_EVER_MS = 3_600_000
 # sipp binds its socket within milliseconds; a machine busy with other tests needs more.
-START_DEADLINE_S = 10.0
+START_DEADLINE_S = 30.0
 PR_SET_PDEATHSIG = 1
 # sipp binds audio, its RTCP, video and its RTCP, whether it sends any or not.
 MEDIA_PORTS = 4
