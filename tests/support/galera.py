@@ -227,10 +227,9 @@ class Galera:
         # the cluster's composition is an older one.
         wanted = "'wsrep_cluster_conf_id', 'wsrep_cluster_size', 'wsrep_local_state_comment'"
         ask = f"SHOW STATUS WHERE variable_name IN ({wanted})"
-        states = {tuple(sorted(node.execute(ask))) for node in self.nodes}
-        values = dict(next(iter(states)))
-        here = values["wsrep_cluster_size"], values["wsrep_local_state_comment"]
-        return len(states) == 1 and here == (str(SIZE), "Synced")
+        states = [{str(name): value for name, value in node.execute(ask)} for node in self.nodes]
+        here = states[0]["wsrep_cluster_size"], states[0]["wsrep_local_state_comment"]
+        return states.count(states[0]) == SIZE and here == (str(SIZE), "Synced")
 
     def stop(self) -> None:
         """End the servers and remove their files."""
