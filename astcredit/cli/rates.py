@@ -20,9 +20,12 @@ from astcredit.service.naming import shown_name
 
 if TYPE_CHECKING:
     from astcredit.domain.deck import DeckErrors
+    from astcredit.domain.rate_columns import RateColumns
     from astcredit.domain.ratetable import Candidate
-    from astcredit.domain.rating import Rate
     from astcredit.service.rate_desk import Imported
+
+SHOWN_CHARACTERS = 100_000
+"""Characters between two moves of the progress bar while a file is read: some thousand lines."""
 
 IMPORTED: tuple[Column, ...] = (
     text("rate_table"),
@@ -132,14 +135,15 @@ def export(app: App, table: str, file: TextIO, at: int | None) -> None:
     file.writelines(write_deck(found))
 
 
-def _read(file: str, effective_ms: int) -> list[Rate]:
+def _read(file: str, effective_ms: int) -> RateColumns:
     """The rates of a file. Every error is printed; raises RefusedError if there are any."""
-    from astcredit.domain.deck import DeckErrors, parse_deck
+    from astcredit.domain.deck import DeckErrors, read_deck
+    from astcredit.domain.rate_columns import RateColumns
 
     name = "standard input" if file == "-" else file
     with _lines(file) as lines, _progress("reading", _size(file)) as progress:
         try:
-            return list(parse_deck(_counted(lines, progress), effective_ms))
+            return RateColumns.joined(read_deck(_counted(lines, progress), effective_ms))
         except DeckErrors as errors:
             raise _refused(name, errors) from None
 
@@ -168,10 +172,12 @@ def _size(file: str) -> int:
 
 
 def _counted(lines: Iterable[str], progress: Callable[[int], None]) -> Iterator[str]:
-    done = 0
+    done = shown = 0
     for line in lines:
         done += len(line)
-        progress(done)
+        if done - shown >= SHOWN_CHARACTERS:
+            shown = done
+            progress(done)
         yield line
 
 

@@ -6,21 +6,26 @@ next_increment when only first_increment is given: 60 does not say whether 60/60
 meant), no grace, no minimum, effective from the instant that the importer names.
 
 All errors of a file are collected before it is refused, so that it can be mended in one go.
+
+A deck can hold a million rates. It is read some thousand lines at a time, column by column; only
+where that meets anything that is not as it should be, cell by cell.
 """
 
 from __future__ import annotations
 
 import csv
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import chain
+from itertools import chain, islice, repeat
 from types import MappingProxyType
-from typing import Final
+from typing import Final, TypeAlias
 
 from astcredit.domain.instants import INSTANT_EXPECTED, instant_text, parse_instant
 from astcredit.domain.money import PRICE_EXPECTED, Micros, amount_text, parse_price, short_text
+from astcredit.domain.rate_columns import RateColumns, are_prefixes, shared
 from astcredit.domain.rating import PREFIX_EXPECTED, RANGES, Rate, is_prefix
 from astcredit.domain.text import printable
 
@@ -45,10 +50,17 @@ COLUMNS: Final = (
 
 REQUIRED_COLUMNS: Final = ("prefix", "rate_per_minute")
 
-MOST_REMEMBERED: Final = 8192
+PORTION_LINES: Final = 2_000
+"""Lines that are read at a time: enough that what is done once for all of them takes no time."""
+
+MOST_REMEMBERED: Final = 65_536
 """Cells of a column whose value is remembered: prices repeat, and reading one is the main work."""
 
 _BYTE_ORDER_MARK: Final = "\ufeff"
+
+
+_Record: TypeAlias = tuple[int, list[str] | str]
+"""Line number and cells of a line; in place of cells that cannot be told apart, the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,23 +91,31 @@ class DeckErrors(ValueError):  # noqa: N818 - it carries many errors
 
 
 def parse_deck(lines: Iterable[str], default_effective_ms: int) -> Iterator[Rate]:
-    """The rates of a deck, in the order of its lines, one at a time.
+    """The rates of a deck, one at a time; see `read_deck`."""
+    for columns in read_deck(lines, default_effective_ms):
+        yield from columns.rates()
+
+
+def read_deck(lines: Iterable[str], default_effective_ms: int) -> Iterator[RateColumns]:
+    """The rates of a deck in portions, in the order of its lines.
 
     `lines` is the file, opened with `newline=""` and `errors="surrogateescape"` (so that text which
     is not UTF-8 becomes an error with a line). Spaces around cells and blank lines are ignored.
-    Raises DeckErrors, at the end or after a hundred errors: what came before is to be thrown away.
-    After the first error no rate comes any more. The prefixes are kept in memory to find doubles.
+    Raises DeckErrors, at the end or after a hundred errors: what came before is of no use.
+    After the first error none comes any more. The prefixes are kept in memory to find doubles.
     """
     errors = _Errors()
-    records = _records(lines, errors)
+    records = _records(lines)
     columns = _read_header(records, errors)
     doubles = _Doubles()
-    for line, cells in records:
-        rate = _read_rate(columns, line, cells, default_effective_ms, errors)
-        if rate is not None:
-            doubles.check(rate, line, errors)
-            if not errors.found:
-                yield rate
+    while portion := list(islice(records, PORTION_LINES)):
+        rates = _read_portion(columns, portion, default_effective_ms)
+        if rates is not None:
+            doubles.check(rates, [line for line, _ in portion], errors)
+        else:
+            rates = _read_each(columns, portion, default_effective_ms, doubles, errors)
+        if rates and not errors.found:
+            yield rates
     errors.raise_if_any()
 
 
@@ -144,34 +164,37 @@ class _Errors:
 
 
 class _Doubles:
-    """The line of every prefix and instant, kept as integers: a deck can hold a million."""
+    """The line of every prefix and instant: a deck can hold a million."""
 
     def __init__(self) -> None:
-        self._lines: dict[int, dict[int, int]] = {}
+        self._lines: defaultdict[int, dict[str, int]] = defaultdict(dict)
 
-    def check(self, rate: Rate, line: int, errors: _Errors) -> None:
-        """Note an error when an earlier line has the prefix and the instant of `rate`."""
-        lines = self._lines.setdefault(rate.effective_from_ms, {})
-        first = lines.setdefault(int(f"1{rate.prefix}"), line)
-        if first != line:
-            instant = instant_text(rate.effective_from_ms)
-            expected = f"one rate effective from {instant}, line {first} has another"
-            errors.add(line, "prefix", rate.prefix, expected)
+    def check(self, rates: RateColumns, lines: Sequence[int], errors: _Errors) -> None:
+        """Note an error for each of some rates, which stand in `lines`, of which an earlier line
+        has prefix and instant."""
+        known = self._lines
+        for prefix, begin, line in zip(rates.prefixes, rates.begins(), lines, strict=True):
+            first = known[begin].setdefault(prefix, line)
+            if first != line:
+                expected = (
+                    f"one rate effective from {instant_text(begin)}, line {first} has another"
+                )
+                errors.add(line, "prefix", prefix, expected)
 
 
-def _records(lines: Iterable[str], errors: _Errors) -> Iterator[tuple[int, list[str]]]:
+def _records(lines: Iterable[str]) -> Iterator[_Record]:
     """Line number and stripped cells of each line that is not blank."""
     reader = csv.reader(_without_mark(lines), strict=True)
     while True:
         try:
-            cells = [cell.strip() for cell in next(reader)]
-        except StopIteration:
-            return
+            for row in reader:
+                cells = list(map(str.strip, row))
+                if any(cells):
+                    yield reader.line_num, cells
         except csv.Error as error:
-            errors.add(reader.line_num, "", str(error), "cells that are quoted as in CSV files")
-            continue
-        if any(cells):
-            yield reader.line_num, cells
+            yield reader.line_num, str(error)
+        else:
+            return
 
 
 def _without_mark(lines: Iterable[str]) -> Iterator[str]:
@@ -180,10 +203,13 @@ def _without_mark(lines: Iterable[str]) -> Iterator[str]:
     return chain((first.removeprefix(_BYTE_ORDER_MARK),), source)
 
 
-def _read_header(records: Iterator[tuple[int, list[str]]], errors: _Errors) -> list[str]:
+def _read_header(records: Iterator[_Record], errors: _Errors) -> list[str]:
     """The columns that the header line names. Raises DeckErrors when they are not acceptable:
     without them no other line means anything."""
     line, cells = next(records, (1, []))
+    if isinstance(cells, str):
+        errors.add(line, "", cells, _CELLS_EXPECTED)
+        return _read_header(records, errors)
     columns = [cell.lower() for cell in cells]
     for index, column in enumerate(columns):
         if column not in COLUMNS:
@@ -197,35 +223,75 @@ def _read_header(records: Iterator[tuple[int, list[str]]], errors: _Errors) -> l
     return columns
 
 
-def _read_rate(
-    columns: list[str], line: int, cells: list[str], default_effective_ms: int, errors: _Errors
-) -> Rate | None:
-    """The rate of one line; None, and its errors noted, when there are any."""
-    if len(cells) != len(columns):
+def _read_portion(
+    columns: Sequence[str], portion: Sequence[_Record], default_effective_ms: int
+) -> RateColumns | None:
+    """The rates of some lines, column by column; None if anything in them is wrong."""
+    rows = [cells for _, cells in portion]
+    if set(map(type, rows)) != {list} or set(map(len, rows)) != {len(columns)}:
+        return None
+    texts: dict[str, tuple[str, ...]] = dict(zip(columns, zip(*rows, strict=True), strict=True))
+
+    def read(column: str, default: int) -> Iterable[int]:
+        if column not in texts:
+            return repeat(default, len(portion))
+        parse = _NUMBERS[column]
+        return [parse(text) if text else default for text in texts[column]]
+
+    prefixes = [text.removeprefix("+") for text in texts["prefix"]]
+    if not are_prefixes(prefixes):
+        return None
+    try:
+        return RateColumns(
+            prefixes,
+            list(map(_parse_destination, texts.get("destination", repeat("", len(portion))))),
+            list(map(_NUMBERS["rate_per_minute"], texts["rate_per_minute"])),
+            shared(
+                zip(
+                    *(read(column, default) for column, default in _DEFAULTS.items()),
+                    read("effective_from", default_effective_ms),
+                    repeat(None, len(portion)),
+                    strict=True,
+                )
+            ),
+        )
+    except ValueError:
+        return None
+
+
+def _read_each(
+    columns: Sequence[str],
+    portion: Iterable[_Record],
+    default_effective_ms: int,
+    doubles: _Doubles,
+    errors: _Errors,
+) -> RateColumns:
+    """The rates of those lines that have no errors; what is wrong with the others is noted."""
+    found = []
+    for record in portion:
+        _note_errors(columns, record, errors)
+        rates = _read_portion(columns, [record], default_effective_ms)
+        if rates is not None:
+            doubles.check(rates, [record[0]], errors)
+            found.append(rates)
+    return RateColumns.joined(found)
+
+
+def _note_errors(columns: Sequence[str], record: _Record, errors: _Errors) -> None:
+    """Note everything that is wrong with a line."""
+    line, cells = record
+    if isinstance(cells, str):
+        errors.add(line, "", cells, _CELLS_EXPECTED)
+    elif len(cells) != len(columns):
         errors.add(line, "", f"{len(cells)} cells", f"{len(columns)}, as in the header line")
-        return None
-    before = len(errors.found)
-    texts = {"prefix": "", "destination": ""}
-    numbers = {"effective_from": default_effective_ms}
-    for column, cell in zip(columns, cells, strict=True):
-        if cell == "" and column not in REQUIRED_COLUMNS:
-            continue
-        try:
-            if column in _TEXTS:
-                texts[column] = _TEXTS[column](cell)
-            else:
-                numbers[column] = _NUMBERS[column](cell)
-        except ValueError:
-            errors.add(line, column, cell, _EXPECTED[column])
-    if len(errors.found) > before:
-        return None
-    effective_from_ms = numbers.pop("effective_from")
-    return Rate(
-        prefix=texts["prefix"],
-        destination=texts["destination"],
-        effective_from_ms=effective_from_ms,
-        **numbers,
-    )
+    else:
+        for column, cell in zip(columns, cells, strict=True):
+            if cell == "" and column not in REQUIRED_COLUMNS:
+                continue
+            try:
+                _PARSERS[column](cell)
+            except ValueError:
+                errors.add(line, column, cell, _EXPECTED[column])
 
 
 def _parse_prefix(cell: str) -> str:
@@ -235,6 +301,7 @@ def _parse_prefix(cell: str) -> str:
     return prefix
 
 
+@lru_cache(MOST_REMEMBERED)
 def _parse_destination(cell: str) -> str:
     if len(cell) > MOST_DESTINATION or not (cell.isprintable() or all(map(_is_visible, cell))):
         raise ValueError
@@ -275,16 +342,29 @@ def _integer_in_range(field: str) -> Callable[[str], int]:
 _AMOUNTS: Final = ("rate_per_minute", "connect_fee", "minimum_charge")
 _SECONDS: Final = ("first_increment", "next_increment", "grace_seconds")
 
-# How each column is read, by its name. ValueError means that the cell is not as _EXPECTED says.
-_TEXTS: Final[Mapping[str, Callable[[str], str]]] = MappingProxyType(
-    {"prefix": _parse_prefix, "destination": _parse_destination}
+_CELLS_EXPECTED: Final = "cells that are quoted as in CSV files"
+
+_DEFAULTS: Final[Mapping[str, int]] = MappingProxyType(
+    {
+        "connect_fee": 0,
+        "first_increment": 1,
+        "next_increment": 1,
+        "grace_seconds": 0,
+        "minimum_charge": 0,
+    }
 )
+"""What an empty cell means; the columns in the order of `Terms`."""
+
+# How each column is read, by its name. ValueError means that the cell is not as _EXPECTED says.
 _NUMBERS: Final[Mapping[str, Callable[[str], int]]] = MappingProxyType(
     {
         **{column: _amount_in_range(column) for column in _AMOUNTS},
         **{column: _integer_in_range(column) for column in _SECONDS},
         "effective_from": lru_cache(MOST_REMEMBERED)(parse_instant),
     }
+)
+_PARSERS: Final[Mapping[str, Callable[[str], object]]] = MappingProxyType(
+    {"prefix": _parse_prefix, "destination": _parse_destination, **_NUMBERS}
 )
 _EXPECTED: Final[Mapping[str, str]] = MappingProxyType(
     {

@@ -38,11 +38,13 @@ from astcredit.domain.idents import (
     parse_ident,
     parse_source,
 )
+from astcredit.domain.records import record
 from astcredit.domain.text import printable
 
 __all__ = [
     "By",
     "Considered",
+    "GrowingIdentities",
     "Ident",
     "Identified",
     "Identities",
@@ -68,7 +70,7 @@ _NO_TABLE: Final[_Table] = {}
 _TECH_PREFIX: Final = re.compile(r"[0-9]*")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Identified:
     """The account that a call was recognised as, and how.
 
@@ -244,20 +246,13 @@ class Identities:
         An account of `now` takes the place of the one that had its id. This index stays as it is.
         Raises as `of`.
         """
-        accounts, by_name = dict(self._accounts), dict(self._by_name)
-        draft = _Draft(self._tables)
-        now = list(now)
-        for account in (*gone, *now):
-            old = accounts.pop(account.id, None)
-            if old is not None:
-                draft.take_out(old)
-                by_name.pop(old.name, None)
-        for account in now:
-            if accounts.setdefault(account.id, account) is not account:
-                raise ValueError(f"account id {account.id}: expected each id once")
-            draft.put_in(account)
-            by_name[account.name] = account
-        return Identities(accounts, draft.tables(), by_name)
+        growing = GrowingIdentities(self)
+        growing.change(gone, now)
+        return growing.identities()
+
+    def copies(self) -> tuple[dict[int, Account], dict[str, Account], _Draft]:
+        """For `GrowingIdentities` alone: accounts by id and by name, and the tables."""
+        return dict(self._accounts), dict(self._by_name), _Draft(self._tables)
 
     def find(self, origin: Origin, number: str) -> Identified | None:
         """The account that a call from `origin` to `number` (as it was dialled) is recognised as.
@@ -342,6 +337,34 @@ class Identities:
                 )
 
 
+class GrowingIdentities:
+    """An index in the making: as `Identities.changed` as often as one wants, without a copy of
+    everything each time. After `identities` it must not be changed any more."""
+
+    def __init__(self, base: Identities | None = None) -> None:
+        self._accounts, self._by_name, self._draft = (base or Identities({}, {}, {})).copies()
+
+    def change(self, gone: Iterable[Account], now: Iterable[Account]) -> None:
+        """Take out the accounts `gone` (their ids count), put in those of `now`, in place of the
+        ones that had their ids. Raises as `Identities.of`; then this is of no use any more."""
+        now = list(now)
+        for account in (*gone, *now):
+            old = self._accounts.pop(account.id, None)
+            if old is not None:
+                self._draft.take_out(old)
+                self._by_name.pop(old.name, None)
+        for account in now:
+            if self._accounts.setdefault(account.id, account) is not account:
+                raise ValueError(f"account id {account.id}: expected each id once")
+            self._draft.put_in(account)
+            self._by_name[account.name] = account
+        self._draft.settle()
+
+    def identities(self) -> Identities:
+        """The index."""
+        return Identities(self._accounts, self._draft.tables(), self._by_name)
+
+
 def _shifts(width: int, levels: _Levels) -> _Levels:
     """Levels of networks by the bits to drop from an address, in place of those to keep."""
     return tuple((width - length, table) for length, table in levels)
@@ -375,13 +398,17 @@ class _Draft:
             if table.setdefault(ident.key, entry) is not entry:
                 self._note(entry, put_in=True)
 
-    def tables(self) -> dict[_Shape, _Table]:
-        """The tables after all changes. Raises AmbiguousAccountsError."""
+    def settle(self) -> None:
+        """Have accounts that share an ident told apart. Raises AmbiguousAccountsError."""
         for (shape, key), changes in self._crowded.items():
             table = self._table(shape)
             slot = _with_changes(table.pop(key, None), changes)
             if slot is not None:
                 table[key] = slot
+        self._crowded.clear()
+
+    def tables(self) -> dict[_Shape, _Table]:
+        """The tables after all changes; they are settled."""
         return {shape: table for shape, table in self._tables.items() if table}
 
     def _table(self, shape: _Shape) -> _Table:

@@ -10,8 +10,7 @@ from typing import Protocol
 from astcredit.domain.books import ClientBooks, LedgerKind
 from astcredit.domain.catalog import ClientKind
 from astcredit.domain.money import Micros, amount_text
-from astcredit.domain.ratetable import RateRow
-from astcredit.domain.rating import Rate
+from astcredit.domain.rate_columns import RateColumns, RateRow
 from astcredit.service.account_ports import AccountStore
 from astcredit.service.block_ports import BlockStore
 from astcredit.service.capacity_ports import CapacityStore
@@ -119,7 +118,7 @@ class RatesTransaction(Protocol):
     async def remove(self, ids: Collection[int]) -> None:
         """Take rows out."""
 
-    async def put(self, rates: Sequence[Rate]) -> None:
+    async def put(self, rates: RateColumns) -> None:
         """Add rates, in place of those with the same prefix and instant."""
 
     async def count(self) -> int:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
 from astcredit.domain.instants import instant_text
-from astcredit.domain.ratetable import Candidate, RateRow, RateTable
+from astcredit.domain.rate_columns import RateColumns, RateRow
+from astcredit.domain.ratetable import Candidate, RateTable
 from astcredit.domain.rating import Rate
 from astcredit.service.admin_ports import (
     AdminStore,
@@ -70,7 +71,7 @@ class RateDesk:
     async def import_deck(
         self,
         table: str,
-        rates: Sequence[Rate],
+        rates: Sequence[Rate] | RateColumns,
         effective_ms: int,
         *,
         replace: bool,
@@ -84,22 +85,23 @@ class RateDesk:
         """
         if not rates:
             raise RefusedError(f"{source}: no rates in it")
+        # In order, the database writes its index from left to right.
+        columns = rates if isinstance(rates, RateColumns) else RateColumns.of(rates)
+        deck = columns.sorted()
 
         async def import_() -> Imported:
             async with self._store.changing_catalog() as transaction:
                 head = await known_rate_table(transaction, table)
                 stored = transaction.rates(head.id)
-                ended, removed = (
-                    await _make_room(stored, rates, effective_ms) if replace else (0, 0)
-                )
+                ended, removed = await _make_room(stored, deck, effective_ms) if replace else (0, 0)
                 before = await stored.count()
-                for start in range(0, len(rates), STEP):
-                    await stored.put(rates[start : start + STEP])
-                    progress(min(start + STEP, len(rates)))
+                for start in range(0, len(deck), STEP):
+                    await stored.put(deck[start : start + STEP])
+                    progress(min(start + STEP, len(deck)))
                 after = await stored.count()
                 await stored.changed(after)
                 added = after - before
-                result = Imported(table, effective_ms, added, len(rates) - added, ended, removed)
+                result = Imported(table, effective_ms, added, len(deck) - added, ended, removed)
                 await transaction.record(self._entry(head, after, result, source))
             return result
 
@@ -162,12 +164,12 @@ def fate(row: StoredPeriod, deck: Sequence[int] | None, effective_ms: int) -> Fa
 
 
 async def _make_room(
-    stored: RatesTransaction, rates: Iterable[Rate], effective_ms: int
+    stored: RatesTransaction, rates: RateColumns, effective_ms: int
 ) -> tuple[int, int]:
     """End and remove what a deck replaces; how many of each."""
-    deck: dict[str, list[int]] = {}
-    for rate in rates:
-        deck.setdefault(rate.prefix, []).append(rate.effective_from_ms)
+    deck: dict[str, tuple[int, ...]] = {}
+    for prefix, begin in zip(rates.prefixes, rates.begins(), strict=True):
+        deck[prefix] = (*deck.get(prefix, ()), begin)
     ids: dict[Fate, list[int]] = {each: [] for each in Fate}
     async for row in stored.in_force_from(effective_ms):
         ids[fate(row, deck.get(row.prefix), effective_ms)].append(row.id)

@@ -10,19 +10,19 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import aclosing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from astcredit.domain.accounts import Account
 from astcredit.domain.catalog import Catalog
-from astcredit.domain.identification import Identities
-from astcredit.domain.ratetable import RateRow, RateTable
+from astcredit.domain.identification import GrowingIdentities, Identities
+from astcredit.domain.rate_index import RateIndex
+from astcredit.domain.ratetable import RateTable
 from astcredit.service.errors import StorageError
 from astcredit.storage.catalog_rows import (
     PORTION_ROWS,
@@ -33,18 +33,23 @@ from astcredit.storage.catalog_rows import (
     load_routing_plans,
 )
 from astcredit.storage.database import Database
-from astcredit.storage.tables import astcatalog, astrate, astratetable
+from astcredit.storage.rate_rows import RateRows
+from astcredit.storage.tables import astcatalog, astratetable
 
 log = logging.getLogger(__name__)
 
-# Rates are fetched so many rows at a time, so that a large table neither fills the memory twice
-# nor keeps the event loop from other work for long.
-FETCH_ROWS = 5_000
+# Rates and accounts that are compiled at a time: a few milliseconds in which no call is served.
+AT_A_TIME = 500
 
 # A hundred thousand accounts are half a million objects, none of them garbage. To look for some
 # among them, as Python does every few hundred, took a third of a load, and the last of these looks
 # held the event loop for a third of a second.
 COLLECTED_OBJECTS = 50_000
+
+# From so many clients and accounts on, they are not looked through afterwards either: that would
+# hold the event loop for a tenth of a second and more, at any moment. They do not refer to one
+# another in circles, so that old ones go all the same. What garbage there is at that moment stays.
+KEPT_OBJECTS = 10_000
 
 # A large rate table that could not be loaded is tried again so often; the old one serves.
 RETRY_SECONDS = 1.0
@@ -113,6 +118,8 @@ class SqlCatalog:
             try:
                 with nullcontext() if last else _many_objects():
                     self._catalog = await self._read(connection, version, last)
+                if last is None and _size(self._catalog) >= KEPT_OBJECTS:
+                    gc.freeze()
                 self._untraced = version - traced
             except ValueError as error:
                 self._keep_last(version, error)
@@ -162,7 +169,7 @@ class SqlCatalog:
         if table.is_like(self._tables.get(table.id)):
             return
         if self._catalog is None or table.rates <= self._inline_rates:
-            self._tables[table.id] = await _load_rates(connection, table)
+            self._tables[table.id] = await self._load_table(connection, table)
         elif table.id not in self._beside:
             task = asyncio.create_task(self._catch_up(table.id), name=f"rate table {table.id}")
             self._beside[table.id] = task
@@ -177,7 +184,7 @@ class SqlCatalog:
                 async with self._database.reading(seconds=None) as connection:
                     newest = {found.id: found for found in await _table_versions(connection)}
                     found = newest.get(table_id, table)
-                    loaded = await _load_rates(connection, found)
+                    loaded = await self._load_table(connection, found)
             except (StorageError, ValueError) as error:
                 extra = {"action": "rates_failed", "rate_table": table.name, "error": str(error)}
                 log.error("rate table not loaded", extra=extra)
@@ -186,6 +193,10 @@ class SqlCatalog:
             if self._wanted.get(table_id) == table:  # else overtaken, or disabled: look again
                 self._wanted[table_id] = found
                 self._swap_in(loaded)
+
+    async def _load_table(self, connection: AsyncConnection, table: _TableVersion) -> RateTable:
+        index = await load_rates(RateRows(connection, self._database.dialect, table.id))
+        return RateTable.of(table.id, table.name, table.currency, table.version, index)
 
     def _swap_in(self, loaded: RateTable) -> None:
         self._tables[loaded.id] = loaded
@@ -207,19 +218,23 @@ def _many_objects() -> Iterator[None]:
         gc.set_threshold(*before)
 
 
+def _size(catalog: Catalog) -> int:
+    return len(catalog.clients) + len(catalog.accounts)
+
+
 async def _identities(last: Catalog | None, accounts: Mapping[int, Account]) -> Identities:
     """The index of all accounts, of which these are new or changed since the last catalog."""
     if last is not None and not accounts:
         return last.identities
     if last is not None and len(accounts) <= PORTION_ROWS:
         return last.identities.changed((), accounts.values())
-    identities = Identities.of(())
+    growing = GrowingIdentities()
     everybody = {**last.accounts, **accounts} if last else accounts
     rest = iter(everybody.values())
-    while portion := list(islice(rest, PORTION_ROWS)):
-        identities = identities.changed((), portion)
+    while portion := list(islice(rest, AT_A_TIME)):
+        growing.change((), portion)
         await asyncio.sleep(0)  # calls are served
-    return identities
+    return growing.identities()
 
 
 async def _table_versions(connection: AsyncConnection) -> list[_TableVersion]:
@@ -230,36 +245,14 @@ async def _table_versions(connection: AsyncConnection) -> list[_TableVersion]:
     return [_TableVersion(*row) for row in rows]
 
 
-async def load_rate_rows(connection: AsyncConnection, rate_table_id: int) -> list[RateRow]:
-    """All rates of a table, in the order of prefix and instant."""
-    c = astrate.c
-    result = await connection.stream(
-        select(astrate)
-        .where(c.rate_table_id == rate_table_id)
-        .order_by(c.prefix, c.effective_from)
-        .execution_options(yield_per=FETCH_ROWS)
-    )
-    rows: list[RateRow] = []
-    async for part in result.partitions():
-        rows.extend(map(_rate_row, part))
-    return rows
-
-
-async def _load_rates(connection: AsyncConnection, table: _TableVersion) -> RateTable:
-    rows: Sequence[RateRow] = await load_rate_rows(connection, table.id)
-    return RateTable(table.id, table.name, table.currency, table.version, rows)
-
-
-def _rate_row(row: Any) -> RateRow:
-    return RateRow(
-        prefix=row.prefix,
-        destination=row.destination,
-        rate_per_minute=row.rate_per_minute,
-        connect_fee=row.connect_fee,
-        first_increment=row.first_increment,
-        next_increment=row.next_increment,
-        grace_seconds=row.grace_seconds,
-        minimum_charge=row.minimum_charge,
-        effective_from_ms=row.effective_from,
-        effective_until_ms=row.effective_until,
-    )
+async def load_rates(rows: RateRows) -> RateIndex:
+    """All rates of a table. Raises ValueError for rows that make no sense."""
+    index = RateIndex()
+    async with aclosing(rows.all()) as portions:
+        async for portion in portions:
+            await asyncio.sleep(0)  # calls are served
+            for start in range(0, len(portion), AT_A_TIME):
+                index.add(portion[start : start + AT_A_TIME])
+                await asyncio.sleep(0)
+    index.seal()
+    return index

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
-from sqlalchemy import delete, func, or_, select, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from astcredit.domain.instants import instant_text
-from astcredit.domain.ratetable import RateRow
-from astcredit.domain.rating import MOST_PREFIX_DIGITS, Rate
+from astcredit.domain.money import amount_text
+from astcredit.domain.rate_columns import RateColumns, RateRow, Terms
+from astcredit.domain.rating import MOST_PREFIX_DIGITS
 from astcredit.service.admin_ports import StoredPeriod
+from astcredit.storage.rate_rows import RateRows
 from astcredit.storage.sql import SqlDialect, Sqlite, Value
 from astcredit.storage.tables import astrate, astratetable
 
-# A statement has so many rows at most: eleven parameters each, of which SQLite takes 32,766, and
-# some 100 bytes each, of which MySQL's smallest usual packet holds four million.
-ROWS_AT_ONCE: Final = 1_000
+# A statement has so many rows at most: some 120 bytes each, a kilobyte where the destination's
+# name is as long and as foreign as can be. MySQL's smallest usual packet holds four million.
+ROWS_AT_ONCE: Final = 2_000
 
-# Rows that are read are fetched so many at a time.
-FETCH_ROWS: Final = 5_000
+# Terms whose text is remembered: a deck has few.
+MOST_REMEMBERED: Final = 65_536
 
 _KEY: Final = ("rate_table_id", "prefix", "effective_from")
 _OTHERS: Final = (
@@ -33,6 +36,7 @@ _OTHERS: Final = (
     "minimum_charge",
     "effective_until",
 )
+_COLUMNS: Final = ", ".join((*_KEY, *_OTHERS))
 
 # In the order of the fields of RateRow.
 _ROW: Final = (
@@ -57,16 +61,11 @@ class SqlRates:
         self._sql = dialect
         self._table_id = table_id
         self._own = astrate.c.rate_table_id == table_id
+        self._rows = RateRows(connection, dialect, table_id)
 
-    async def in_force_from(self, instant_ms: int) -> AsyncIterator[StoredPeriod]:
+    def in_force_from(self, instant_ms: int) -> AsyncIterator[StoredPeriod]:
         """The rows in force at the instant or beginning later."""
-        c = astrate.c
-        statement = select(c.id, c.prefix, c.effective_from, c.effective_until).where(
-            self._own,
-            or_(c.effective_until.is_(None), c.effective_until > instant_ms),
-        )
-        async for row in self._stream(statement):
-            yield StoredPeriod(*row)
+        return self._rows.periods(instant_text(instant_ms))
 
     async def end(self, ids: Collection[int], instant_ms: int) -> None:
         """Let rows end at the instant."""
@@ -79,20 +78,57 @@ class SqlRates:
         for part in _parts(ids):
             await self._connection.execute(delete(astrate).where(astrate.c.id.in_(part)))
 
-    async def put(self, rates: Sequence[Rate]) -> None:
-        """Add rates, in place of those with the same prefix and instant."""
-        columns = (*_KEY, *_OTHERS)
-        if isinstance(self._sql, Sqlite):
-            changes = ", ".join(f"{column} = excluded.{column}" for column in _OTHERS)
-            end = f" ON CONFLICT ({', '.join(_KEY)}) DO UPDATE SET {changes}"
-        else:
-            changes = ", ".join(f"{column} = VALUES({column})" for column in _OTHERS)
-            end = f" ON DUPLICATE KEY UPDATE {changes}"
+    async def put(self, rates: RateColumns) -> None:
+        """Add rates, in place of those with the same prefix and instant.
+
+        Raises ValueError for a rate that is none."""
+        rates.check()
+        put = self._put_sqlite if isinstance(self._sql, Sqlite) else self._put_mysql
         for start in range(0, len(rates), ROWS_AT_ONCE):
-            part = rates[start : start + ROWS_AT_ONCE]
-            statement = self._sql.insert_many("astrate", columns, len(part)) + end
-            values = tuple(value for rate in part for value in self._values(rate))
-            await self._connection.exec_driver_sql(statement, values)
+            await put(rates[start : start + ROWS_AT_ONCE])
+
+    async def _put_sqlite(self, rates: RateColumns) -> None:
+        """One statement for each row: SQLite's driver prepares it once."""
+        changes = ", ".join(f"{column} = excluded.{column}" for column in _OTHERS)
+        statement = (
+            f"INSERT INTO astrate ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+            f" ON CONFLICT ({', '.join(_KEY)}) DO UPDATE SET {changes}"
+        )
+        await self._connection.exec_driver_sql(statement, list(self._values(rates)))
+
+    def _values(self, rates: RateColumns) -> Iterator[tuple[Value, ...]]:
+        columns = zip(
+            rates.prefixes, rates.destinations, rates.per_minute, rates.terms, strict=True
+        )
+        for prefix, destination, per_minute, terms in columns:
+            *others, begin, until = terms
+            yield (
+                self._table_id,
+                prefix,
+                _instant(begin),
+                destination,
+                per_minute,
+                *others,
+                None if until is None else _instant(until),
+            )
+
+    async def _put_mysql(self, rates: RateColumns) -> None:
+        """One statement for all rows. What the driver binds it turns into text value by value,
+        which would take longer than the server takes. So digits are written as they are, those of
+        one tariff once, and only names are bound."""
+        changes = ", ".join(f"{column} = VALUES({column})" for column in _OTHERS)
+        head, amount = f"({self._table_id},'", _amount
+        rows = [
+            f"{head}{prefix}',{begin},%s,{amount(per_minute)},{others})"
+            for prefix, per_minute, (begin, others) in zip(
+                rates.prefixes, rates.per_minute, map(_literals, rates.terms), strict=True
+            )
+        ]
+        statement = (
+            f"INSERT INTO astrate ({_COLUMNS}) VALUES {','.join(rows)}"
+            f" ON DUPLICATE KEY UPDATE {changes}"
+        )
+        await self._connection.exec_driver_sql(statement, tuple(rates.destinations))
 
     async def count(self) -> int:
         """Number of rows."""
@@ -117,41 +153,24 @@ class SqlRates:
 
     async def in_force(self, instant_ms: int) -> AsyncIterator[RateRow]:
         """The rows in force at the instant, in the order of prefix, then of their beginning."""
-        c = astrate.c
-        statement = (
-            select(*_ROW)
-            .where(
-                self._own,
-                c.effective_from <= instant_ms,
-                or_(c.effective_until.is_(None), c.effective_until > instant_ms),
-            )
-            .order_by(c.prefix, c.effective_from)
-        )
-        async for row in self._stream(statement):
-            yield _rate_row(row)
+        async for part in self._rows.in_force(instant_text(instant_ms)):
+            for row in part.rows():
+                yield row
 
-    async def _stream(self, statement: Any) -> AsyncIterator[Any]:
-        options = statement.execution_options(yield_per=FETCH_ROWS)
-        async with self._connection.stream(options) as result:
-            async for part in result.partitions():
-                for row in part:
-                    yield row
 
-    def _values(self, rate: Rate) -> tuple[Value, ...]:
-        amount = self._sql.amount
-        return (
-            self._table_id,
-            rate.prefix,
-            instant_text(rate.effective_from_ms),
-            rate.destination,
-            amount(rate.rate_per_minute),
-            amount(rate.connect_fee),
-            rate.first_increment,
-            rate.next_increment,
-            rate.grace_seconds,
-            amount(rate.minimum_charge),
-            None,
-        )
+@lru_cache(MOST_REMEMBERED)
+def _literals(terms: Terms) -> tuple[str, str]:
+    """The beginning of a rate, and what of it stands behind the price, as MySQL's literals."""
+    fee, first, following, grace, minimum, begin, until = terms
+    end = "NULL" if until is None else f"'{instant_text(until)}'"
+    return (
+        f"'{instant_text(begin)}'",
+        f"{amount_text(fee)},{first},{following},{grace},{amount_text(minimum)},{end}",
+    )
+
+
+_amount: Final = lru_cache(MOST_REMEMBERED)(amount_text)
+_instant: Final = lru_cache(MOST_REMEMBERED)(instant_text)
 
 
 def _rate_row(row: Sequence[Any]) -> RateRow:

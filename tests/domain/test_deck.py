@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from astcredit.domain import deck as deck_module
 from astcredit.domain.deck import (
     COLUMNS,
     MOST_ERRORS,
@@ -205,7 +206,8 @@ def test_an_instant_written_in_two_ways_is_a_double() -> None:
     assert errors_of(deck) == [(3, "prefix", "44")]
 
 
-def test_reading_stops_after_a_hundred_errors() -> None:
+def test_reading_stops_after_a_hundred_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deck_module, "PORTION_LINES", 1)
     lines = iter(["prefix,rate_per_minute\n", *["x,1\n"] * (MOST_ERRORS + 50)])
     with pytest.raises(DeckErrors) as caught:
         list(parse_deck(lines, IMPORTED))
@@ -223,8 +225,11 @@ def test_a_quote_that_is_never_closed_is_an_error() -> None:
     assert errors_of('prefix,rate_per_minute\n44,"1\n45,1\n') == [(3, "", "unexpected end of data")]
 
 
-def test_rates_come_while_the_file_is_being_read_and_none_after_an_error() -> None:
-    """A file of any length is read in little memory."""
+def test_rates_come_while_the_file_is_being_read_and_none_after_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A file of any length is read in little memory: here line by line."""
+    monkeypatch.setattr(deck_module, "PORTION_LINES", 1)
     taken: list[str] = []
 
     def lines() -> Iterator[str]:

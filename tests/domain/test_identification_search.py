@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from astcredit.domain.accounts import Account, AmbiguousAccountsError, IdentKind
 from astcredit.domain.calls import Origin
-from astcredit.domain.identification import Identities, conflicts
+from astcredit.domain.identification import GrowingIdentities, Identities, conflicts
 
 NETWORKS = {
     "0.0.0.0/0": ("0.0.0.0/0", None),
@@ -185,6 +185,18 @@ def test_the_order_of_accounts_does_not_matter(
     one, other = Identities.of(accounts), Identities.of(shuffled)
     assert one.find(where, number) == other.find(where, number)
     assert one.explain(where, number) == other.explain(where, number)
+
+
+@given(told_apart(), st.integers(1, 3), origins, st.sampled_from(NUMBERS))
+def test_an_index_that_grew_step_by_step_is_the_one_of_all_accounts(
+    accounts: list[Account], step: int, where: Origin, number: str
+) -> None:
+    growing = GrowingIdentities()
+    for start in range(0, len(accounts), step):
+        growing.change((), accounts[start : start + step])
+    grown, at_once = growing.identities(), Identities.of(accounts)
+    assert grown.find(where, number) == at_once.find(where, number)
+    assert grown.explain(where, number) == at_once.explain(where, number)
 
 
 @settings(max_examples=150)

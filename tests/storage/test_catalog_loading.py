@@ -171,6 +171,7 @@ def test_it_is_the_same_in_portions_of_any_size(
     """Portions that end with the last row, and with none before it."""
     for module in (catalog_module, catalog_rows):
         monkeypatch.setattr(module, "PORTION_ROWS", portion)
+    monkeypatch.setattr(catalog_module, "AT_A_TIME", portion)
 
     async def work(it: Site) -> None:
         whole = await it.now()
@@ -518,6 +519,25 @@ def test_a_load_leaves_the_garbage_collector_as_it_was(sqlite_url: str) -> None:
 
     at_site(sqlite_url, work)
     assert (gc.get_threshold(), gc.get_freeze_count()) == before
+
+
+def test_many_accounts_are_not_looked_through_as_garbage(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That would hold up calls. A later load of what changed leaves it so."""
+    monkeypatch.setattr(catalog_module, "KEPT_OBJECTS", 1)
+
+    async def work(it: Site) -> None:
+        try:
+            await it.by_hand(RENAMED)
+            frozen = gc.get_freeze_count()
+            assert frozen > 0
+            await it.traced(RENAMED, rows=("astaccount", 1))
+            assert gc.get_freeze_count() <= frozen
+        finally:
+            gc.unfreeze()
+
+    at_site(sqlite_url, work)
 
 
 def test_rates_of_the_world_are_there(sqlite_url: str) -> None:

@@ -10,17 +10,17 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from astcredit.domain.calls import AuthStatus, Origin
 from astcredit.domain.catalog import Catalog
 from astcredit.domain.decisions import Decision
-from astcredit.domain.ratetable import RateRow
+from astcredit.domain.rate_index import RateIndex
 from astcredit.domain.rating import Rate
 from astcredit.service.errors import StorageError
 from astcredit.storage import catalog as catalog_module
 from astcredit.storage.catalog import SqlCatalog
 from astcredit.storage.database import Database
+from astcredit.storage.rate_rows import RateRows
 from support.core import (
     NODE,
     NOW_MS,
@@ -155,8 +155,8 @@ class Loads:
         self.fail: Exception | None = None
         self._open = asyncio.Event()
         self._open.set()
-        self._really = catalog_module.load_rate_rows
-        monkeypatch.setattr(catalog_module, "load_rate_rows", self)
+        self._really = catalog_module.load_rates
+        monkeypatch.setattr(catalog_module, "load_rates", self)
 
     def hold(self) -> None:
         self.began.clear()
@@ -165,16 +165,16 @@ class Loads:
     def let_go(self) -> None:
         self._open.set()
 
-    async def __call__(self, connection: AsyncConnection, rate_table_id: int) -> list[RateRow]:
-        """The rows as they are when the load begins; it ends when it is let go."""
-        rows = await self._really(connection, rate_table_id)
+    async def __call__(self, rows: RateRows) -> RateIndex:
+        """The rates as they are when the load begins; it ends when it is let go."""
+        index = await self._really(rows)
         self.count += 1
         self.began.set()
         await self._open.wait()
         if self.fail is not None:
             error, self.fail = self.fail, None
             raise error
-        return rows
+        return index
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -14,10 +14,11 @@ from astcredit.service import rate_desk
 from astcredit.service.administration import Administration
 from astcredit.service.errors import PoisonError, RefusedError
 from astcredit.service.rate_desk import RateDesk
+from astcredit.storage import rate_rows
 from astcredit.storage import rates as sql_rates
 from astcredit.storage.administration import SqlAdministration
-from astcredit.storage.catalog import load_rate_rows
 from astcredit.storage.database import Database
+from astcredit.storage.rate_rows import RateRows
 from astcredit.storage.schema import upgrade
 from support.calls import query
 from support.core import Clock, opened
@@ -55,7 +56,8 @@ def at_table(url: str, work: Callable[[Database, RateDesk, Imports], Awaitable[N
 
 async def stored(database: Database) -> list[RateRow]:
     async with database.reading() as connection:
-        return await load_rate_rows(connection, 1)
+        parts = RateRows(connection, database.dialect, 1).all()
+        return [row async for part in parts for row in part.rows()]
 
 
 async def head(database: Database) -> tuple[int, int, int]:
@@ -137,7 +139,7 @@ def test_a_deck_larger_than_all_steps_arrives_whole(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sql_rates, "ROWS_AT_ONCE", 7)
-    monkeypatch.setattr(sql_rates, "FETCH_ROWS", 5)
+    monkeypatch.setattr(rate_rows, "PORTION_ROWS", 5)
     monkeypatch.setattr(rate_desk, "STEP", 20)
     deck = [rate(str(number)) for number in range(100, 153)]
     seen: list[int] = []
