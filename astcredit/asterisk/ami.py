@@ -155,6 +155,19 @@ class AmiLink:
         """Whether what happens on this server is heard now."""
         return self._up.is_set()
 
+    @property
+    def behind_seconds(self) -> float:
+        """For how long the oldest thing that this server sent has waited here, and is not handled
+        yet; 0 when there is none. May be read from any thread."""
+        session = self._session
+        return session.behind_seconds if session else 0.0
+
+    @property
+    def waiting_bytes(self) -> int:
+        """How much this server has sent that is not handled yet. May be read from any thread."""
+        session = self._session
+        return session.waiting_bytes if session else 0
+
     async def start(self) -> None:
         """Begin to connect, and keep connected until `stop`. Returns at once."""
         if self._task is None:
@@ -403,7 +416,7 @@ def _live_channel(item: Headers) -> LiveChannel:
         accountcode=text_of(item, "AccountCode"),
         state=text_of(item, "ChannelStateDesc"),
         seconds=hours * 3600 + minutes * 60 + seconds if age else None,
-        call_id=call_variable({name.lower(): value for name, value in item.items()}),
+        call_id=call_variable(item),
         bridge_id=text_of(item, "BridgeId"),
         leg_of=leg[1] if leg else "",
         answered_at_ms=_epoch_ms(leg[2]) if leg else None,

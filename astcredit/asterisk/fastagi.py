@@ -5,7 +5,9 @@ event loop with it, when a client closes before the end of its request; it has n
 limit. Here each connection has a time for each step and for all of them, sizes are bounded
 while they are read, and each end has a name that is counted (`Outcome`).
 
-A connection costs one task and no thread. What it asks is not known here: `Scripts` does.
+A connection costs one small object (`AgiConnection`), and a task once it has asked something. Time
+limits cost nothing: a sweep over all connections finds those that are over. What a connection
+asks is not known here: `Scripts` does.
 """
 
 from __future__ import annotations
@@ -13,24 +15,23 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache, partial
 from typing import Protocol, TypeAlias
 
 from astcredit.asterisk.agi import (
     AgiClosedEarly,
     AgiError,
     AgiHungUp,
-    AgiPeerGone,
     AgiProtocolError,
-    AgiReply,
     AgiRequest,
     AgiTooLarge,
     AgiTooSlow,
-    HeaderParser,
-    ReplyParser,
 )
+from astcredit.asterisk.fastagi_connection import AgiConnection, Events
 from astcredit.asterisk.scripts import ScriptFailed, Scripts, UnknownScript
 from astcredit.asterisk.variables import ChannelVariables
 from astcredit.domain.text import printable
@@ -42,12 +43,20 @@ LOOPBACK: tuple[Network, ...] = (
     ipaddress.ip_network("::1/128"),
 )
 
-READ_BYTES = 4_096
-"""Read at once: a usual request block is 500 bytes, and memory is bounded by this for the rest."""
-
 BACKLOG = 1_024
 """Connections that wait to be accepted: with fewer, a burst loses some, their callers' kernels try
 again after one second, and Asterisk gives up after two."""
+
+SWEEP_SECONDS = 0.25
+"""Between two looks for connections whose time is over: by so much a limit may be exceeded. All
+limits are seconds, and a look at 4,096 connections takes a fifth of a millisecond."""
+
+SWEEPS = 4
+"""Looks at least within the shortest limit, where one is shorter than a second."""
+
+MOST_ADDRESSES = 1_024
+"""Addresses of which is remembered whether they may come in: each is an Asterisk server, or a
+scanner, which must not fill the memory."""
 
 _log = logging.getLogger(__name__)
 
@@ -78,7 +87,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Times in seconds, and the number of connections.
+    """Times in seconds, kept to within SWEEP_SECONDS, and the number of connections.
 
     request_seconds: for the whole request block. Asterisk sends it at once; 5 s are for a packet
         that is lost twice.
@@ -108,73 +117,6 @@ class _NoObserver:
         pass
 
 
-class StreamCommands:
-    """AGI on a pair of streams: the request, then one command at a time (`AgiCommands`)."""
-
-    def __init__(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, limits: Limits
-    ) -> None:
-        self._reader = reader
-        self._writer = writer
-        self._limits = limits
-        self._replies = ReplyParser()
-
-    @property
-    def hung_up(self) -> bool:
-        """Asterisk has sent `HANGUP`."""
-        return self._replies.hung_up
-
-    async def request(self) -> AgiRequest:
-        """The request. Raises AgiError."""
-        parser = HeaderParser()
-        request = None
-        try:
-            async with asyncio.timeout(self._limits.request_seconds):
-                while request is None:
-                    request = parser.feed(await self._received(AgiClosedEarly))
-        except TimeoutError:
-            raise AgiTooSlow("the request is not complete") from None
-        self._replies.feed(parser.rest)
-        return request
-
-    async def command(self, line: str) -> AgiReply:
-        """Send a command and wait for its reply. Raises AgiError."""
-        self._replies.feed(await self._already_received())
-        self._replies.expect_silence()
-        try:
-            async with asyncio.timeout(self._limits.reply_seconds):
-                await self._send(line)
-                while (reply := self._replies.next_reply()) is None:
-                    self._replies.feed(await self._received(AgiPeerGone))
-        except TimeoutError:
-            raise AgiTooSlow("no reply to a command") from None
-        return reply
-
-    async def _send(self, line: str) -> None:
-        try:
-            self._writer.write(line.encode() + b"\n")
-            await self._writer.drain()
-        except OSError as error:
-            raise AgiPeerGone("the connection is lost") from error
-
-    async def _received(self, when_closed: type[AgiPeerGone]) -> bytes:
-        try:
-            data = await self._reader.read(READ_BYTES)
-        except OSError as error:
-            raise when_closed("the connection is lost") from error
-        if not data:
-            raise when_closed("the connection is closed")
-        return data
-
-    async def _already_received(self) -> bytes:
-        """What has come without being asked for, without waiting for more."""
-        try:
-            async with asyncio.timeout(0):
-                return await self._received(AgiPeerGone)
-        except TimeoutError:
-            return b""
-
-
 class FastAgiServer:
     """Serves `scripts` to the addresses in `allow`.
 
@@ -193,18 +135,28 @@ class FastAgiServer:
     ) -> None:
         self._scripts = scripts
         self._node_of = node_of
-        self._allow = tuple(allow)
         self._limits = limits or Limits()
         self._observer = observer or _NoObserver()
+        self._events = Events(self._opened, self._asked, self._failed)
+        self._guard = lru_cache(MOST_ADDRESSES)(partial(_examined, tuple(allow)))
         self._server: asyncio.Server | None = None
-        self._open: set[asyncio.Task[None]] = set()
-        self._silent: set[asyncio.Task[None]] = set()
+        self._sweeping: asyncio.TimerHandle | None = None
+        self._open: set[AgiConnection] = set()
+        self._emptied: asyncio.Future[None] | None = None
 
-    async def start(self, host: str, port: int) -> None:
-        """Listen; port 0 takes a free one. Raises OSError."""
-        self._server = await asyncio.start_server(
-            self._accept, host, port, limit=READ_BYTES, backlog=BACKLOG
+    async def start(self, host: str, port: int, *, reuse_port: bool = False) -> None:
+        """Listen; port 0 takes a free one. With `reuse_port` several servers, each with it, share a
+        port, and the kernel its connections among them. Raises OSError."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(
+            self.accept, host, port, backlog=BACKLOG, reuse_port=reuse_port or None
         )
+        self._sweep(loop)
+
+    def accept(self) -> AgiConnection:
+        """What the event loop is to make of somebody who connects."""
+        loop = asyncio.get_running_loop()
+        return AgiConnection(loop, self._events, self._limits.reply_seconds)
 
     @property
     def port(self) -> int:
@@ -229,82 +181,117 @@ class FastAgiServer:
         if self._server is not None:
             self._server.close()
         await self._wait(min(grace_seconds, self._limits.silent_seconds))
-        for silent in self._silent:
-            silent.cancel()
+        for connection in [silent for silent in self._open if silent.task is None]:
+            self._end(connection, Outcome.STOPPED)
         await self._wait(deadline - loop.time())
-        for connection in self._open:
-            connection.cancel()
-        await asyncio.gather(*self._open, return_exceptions=True)
+        await self._cancel_all()
+        if self._sweeping is not None:
+            self._sweeping.cancel()
         await self._scripts.drain(max(deadline - loop.time(), 0))
 
     async def _wait(self, seconds: float) -> None:
+        """Until no connection is open, and no longer than `seconds`."""
         if self._open:
-            await asyncio.wait(set(self._open), timeout=max(seconds, 0))
+            self._emptied = asyncio.get_running_loop().create_future()
+            await asyncio.wait({self._emptied}, timeout=max(seconds, 0))
 
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connection = asyncio.get_running_loop().create_task(self.handle(reader, writer))
+    async def _cancel_all(self) -> None:
+        tasks = [connection.task for connection in self._open if connection.task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for connection in tuple(self._open):  # whose task had not run at all
+            self._end(connection, Outcome.STOPPED)
+
+    # What connections do
+
+    def _opened(self, connection: AgiConnection) -> None:
+        now = asyncio.get_running_loop().time()
+        limits = self._limits
+        connection.opened_at = now
+        connection.ends_at = now + limits.total_seconds
+        connection.due = now + min(limits.request_seconds, limits.total_seconds)
+        connection.peer, allowed = self._guard(connection.peername)
         self._open.add(connection)
-        self._silent.add(connection)
-        connection.add_done_callback(self._open.discard)
-        connection.add_done_callback(self._silent.discard)
+        if not allowed:
+            self._end_logged(connection, Outcome.NOT_ALLOWED)
+        elif len(self._open) > limits.connections:
+            self._end_logged(connection, Outcome.TOO_MANY)
 
-    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve one connection to its end. Raises nothing but CancelledError."""
+    def _failed(self, connection: AgiConnection, error: AgiError) -> None:
+        if connection in self._open:
+            self._end_logged(connection, _outcome_of(error, Outcome.SLOW_REQUEST), error)
+
+    def _asked(self, connection: AgiConnection, request: AgiRequest) -> None:
+        if request.script in Scripts.NAMES:
+            connection.script = request.script
         loop = asyncio.get_running_loop()
-        started = loop.time()
-        visit = _Visit(_address_of(writer))
+        connection.task = loop.create_task(self._serve(connection, request))
+
+    async def _serve(self, connection: AgiConnection, request: AgiRequest) -> None:
+        """Run the script, and end the connection. Raises nothing but CancelledError."""
         outcome = Outcome.STOPPED
         try:
-            outcome = await self._serve(reader, writer, visit)
+            node = self._node_of(connection.peer)
+            await self._scripts.run(request, ChannelVariables(connection), node)
+            outcome = Outcome.DONE
+        except ScriptFailed:
+            outcome = Outcome.FAILED  # logged where it happened
+        except UnknownScript as error:
+            outcome = _logged(connection, Outcome.UNKNOWN_SCRIPT, error)
+        except AgiError as error:
+            outcome = _logged(connection, _outcome_of(error, Outcome.SLOW_REPLY), error)
         except Exception as error:
             outcome = Outcome.FAILED
-            extra = {"action": "agi_connection_failed", "peer": visit.peer}
+            extra = {"action": "agi_connection_failed", "peer": connection.peer}
             _log.error("AGI connection failed", extra=extra, exc_info=error)
         finally:
-            writer.close()
-            self._observer.count(outcome.value, visit.script, loop.time() - started)
+            self._end(connection, outcome)
 
-    async def _serve(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, visit: _Visit
-    ) -> Outcome:
-        refused = self._refused(visit.peer)
-        if refused is not None:
-            return _ended(refused, visit, None)
-        try:
-            async with asyncio.timeout(self._limits.total_seconds):
-                await self._run(StreamCommands(reader, writer, self._limits), visit)
-        except TimeoutError:
-            return _ended(Outcome.SLOW, visit, None)
-        except ScriptFailed:
-            return Outcome.FAILED  # logged where it happened
-        except UnknownScript as error:
-            return _ended(Outcome.UNKNOWN_SCRIPT, visit, error)
-        except AgiError as error:
-            return _ended(_outcome_of(error, visit), visit, error)
-        return Outcome.DONE
+    def _end_logged(
+        self, connection: AgiConnection, outcome: Outcome, error: AgiError | None = None
+    ) -> None:
+        self._end(connection, _logged(connection, outcome, error))
 
-    async def _run(self, commands: StreamCommands, visit: _Visit) -> None:
-        request = await commands.request()
-        if (connection := asyncio.current_task()) is not None:
-            self._silent.discard(connection)
-        visit.asked = True
-        if request.script in Scripts.NAMES:
-            visit.script = request.script
-        await self._scripts.run(request, ChannelVariables(commands), self._node_of(visit.peer))
+    def _end(self, connection: AgiConnection, outcome: Outcome) -> None:
+        """The one way out, taken once by each connection."""
+        if connection not in self._open:
+            return
+        self._open.discard(connection)
+        connection.close()
+        seconds = asyncio.get_running_loop().time() - connection.opened_at
+        self._observer.count(outcome.value, connection.script, seconds)
+        if self._emptied is not None and not self._open and not self._emptied.done():
+            self._emptied.set_result(None)
 
-    def _refused(self, peer: str) -> Outcome | None:
-        if not is_allowed(peer, self._allow):
-            return Outcome.NOT_ALLOWED
-        return Outcome.TOO_MANY if len(self._open) > self._limits.connections else None
+    # Time limits
+
+    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
+        """End what is over, now and again and again."""
+        now = loop.time()
+        for connection in [over for over in self._open if over.due <= now]:
+            if connection.ends_at > now:
+                connection.too_slow()
+            else:
+                self._end_slow(connection)
+        limits = self._limits
+        shortest = min(limits.request_seconds, limits.reply_seconds, limits.total_seconds)
+        seconds = min(SWEEP_SECONDS, shortest / SWEEPS)
+        self._sweeping = loop.call_later(seconds, self._sweep, loop)
+
+    def _end_slow(self, connection: AgiConnection) -> None:
+        """Each step was in time, but not all together. The script stops as it does at a stop of
+        the server: a question that it has asked is watched, not cancelled."""
+        connection.due = math.inf
+        self._end_logged(connection, Outcome.SLOW)
+        if connection.task is not None:
+            connection.task.cancel()
 
 
-@dataclass(slots=True)
-class _Visit:
-    """What is known of a connection so far."""
-
-    peer: str
-    script: str = ""
-    asked: bool = False
+def _examined(allow: Sequence[Network], peername: str) -> tuple[str, bool]:
+    """The address that the system writes in this way, and whether it may come in."""
+    address = plain_address(peername)
+    return address, is_allowed(address, allow)
 
 
 def is_allowed(address: str, networks: Sequence[Network]) -> bool:
@@ -316,10 +303,9 @@ def is_allowed(address: str, networks: Sequence[Network]) -> bool:
     return any(found in network for network in networks)
 
 
-def _address_of(writer: asyncio.StreamWriter) -> str:
-    """The peer's address as text, IPv4 within IPv6 as IPv4; empty if there is none."""
-    peer = writer.get_extra_info("peername")
-    text = str(peer[0]).partition("%")[0] if isinstance(peer, tuple) and peer else ""
+def plain_address(peername: str) -> str:
+    """The text of an address without a zone, IPv4 within IPv6 as IPv4; what is none as it is."""
+    text = peername.partition("%")[0]
     try:
         mapped = ipaddress.IPv6Address(text).ipv4_mapped
     except ValueError:
@@ -327,14 +313,14 @@ def _address_of(writer: asyncio.StreamWriter) -> str:
     return text if mapped is None else str(mapped)
 
 
-def _outcome_of(error: AgiError, visit: _Visit) -> Outcome:
+def _outcome_of(error: AgiError, when_slow: Outcome) -> Outcome:
     match error:
         case AgiTooLarge():
             return Outcome.TOO_LARGE
         case AgiProtocolError():
             return Outcome.NOT_AGI
         case AgiTooSlow():
-            return Outcome.SLOW_REPLY if visit.asked else Outcome.SLOW_REQUEST
+            return when_slow
         case AgiClosedEarly():
             return Outcome.CLOSED_EARLY
         case AgiHungUp():
@@ -347,14 +333,15 @@ _QUIET = frozenset({Outcome.CLOSED_EARLY, Outcome.HUNG_UP})
 """Ends that are everyday: a health check, a caller who gave up."""
 
 
-def _ended(outcome: Outcome, visit: _Visit, error: Exception | None) -> Outcome:
-    extra = {
-        "action": "agi_connection_ended",
-        "outcome": outcome.value,
-        "peer": visit.peer,
-        "script": visit.script,
-        "error": printable(str(error), most=200) if error else "",
-    }
+def _logged(connection: AgiConnection, outcome: Outcome, error: Exception | None) -> Outcome:
     level = logging.DEBUG if outcome in _QUIET else logging.WARNING
-    _log.log(level, "AGI connection ended", extra=extra)
+    if _log.isEnabledFor(level):
+        extra = {
+            "action": "agi_connection_ended",
+            "outcome": outcome.value,
+            "peer": connection.peer,
+            "script": connection.script,
+            "error": printable(str(error), most=200) if error else "",
+        }
+        _log.log(level, "AGI connection ended", extra=extra)
     return outcome

@@ -77,11 +77,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from astcredit.asterisk.dial_events import (
     ANSWER,
-    DialEvent,
+    Dial,
+    Hangup,
     HeaderValue,
     TamperedError,
     call_variable,
@@ -106,8 +107,7 @@ MOST_HOPS: Final = 50
 _V = TypeVar("_V")
 
 
-@dataclass(frozen=True, slots=True)
-class _Carrier:
+class _Carrier(NamedTuple):
     """A carrier's leg that was answered."""
 
     uniqueid: str
@@ -182,14 +182,12 @@ class LegTracker:
             return []
         if read is None:
             return []
-        if read.kind == "hangup":
-            return [*self._hangup(read)]
-        if not read.leg.uniqueid:
-            return []
-        if read.kind == "dialbegin":
+        if isinstance(read, Hangup):
+            return self._hangup(read)
+        if not read.ended:
             self._dial_begin(read)
             return []
-        return [*self._dial_end(read)]
+        return self._dial_end(read)
 
     def known(self) -> frozenset[str]:
         """Unique ids of all channels about which something is remembered."""
@@ -214,15 +212,15 @@ class LegTracker:
 
     # ---- the three events
 
-    def _dial_begin(self, event: DialEvent) -> None:
-        caller = self._callers.get(event.channel.uniqueid)
+    def _dial_begin(self, event: Dial) -> None:
+        caller = self._callers.get(event.uniqueid)
         if caller is None or caller.answered:
             # After an answered attempt a new one belongs to another call of the channel.
             self._new_caller(event, event.at_ms)
         self._new_leg(event)
 
-    def _dial_end(self, event: DialEvent) -> list[LegAnswered]:
-        uniqueid = event.channel.uniqueid
+    def _dial_end(self, event: Dial) -> list[Seen]:
+        uniqueid = event.uniqueid
         caller = self._callers.get(uniqueid)
         if caller is None:  # its DialBegin was before our time
             caller = self._new_caller(event, None)
@@ -231,13 +229,13 @@ class LegTracker:
             if not caller.answered:
                 caller.dialstatus = event.dialstatus
             return []
-        if event.leg.near:
-            return self._local_answered(uniqueid, caller, event.leg.near)
-        leg = _Carrier(event.leg.uniqueid, event.leg.trunk, event.at_ms)
+        if event.near:
+            return self._local_answered(uniqueid, caller, event.near)
+        leg = _Carrier(event.leg, event.trunk, event.at_ms)
         return self._rise(uniqueid, leg)
 
-    def _hangup(self, event: DialEvent) -> list[ChannelEnded]:
-        uniqueid, cause = event.channel.uniqueid, event.cause
+    def _hangup(self, event: Hangup) -> list[Seen]:
+        uniqueid, cause = event.uniqueid, event.cause
         leg = self._legs.get(uniqueid)
         if leg is not None and leg.dialstatus != ANSWER and cause:
             self._note_failure(leg.caller, cause)
@@ -254,7 +252,7 @@ class LegTracker:
 
     # ---- from the carrier's leg up to who pays for it
 
-    def _rise(self, uniqueid: str, leg: _Carrier | None) -> list[LegAnswered]:
+    def _rise(self, uniqueid: str, leg: _Carrier | None) -> list[Seen]:
         """The leg that `uniqueid` dialled is answered, and so goes to who dialled `uniqueid`, as
         far as all have answered. None: it is another call's leg."""
         for _ in range(MOST_HOPS):
@@ -271,7 +269,7 @@ class LegTracker:
             uniqueid = above.caller
         return []
 
-    def _local_answered(self, uniqueid: str, caller: _Caller, name: str) -> list[LegAnswered]:
+    def _local_answered(self, uniqueid: str, caller: _Caller, name: str) -> list[Seen]:
         """The near end of a Local channel was answered for a caller: is there a leg behind it?"""
         caller.dialstatus, caller.cause, caller.carrier = ANSWER, 0, None
         local = self._locals.get(name)
@@ -325,19 +323,19 @@ class LegTracker:
 
     # ---- memory
 
-    def _new_caller(self, event: DialEvent, dialed_at_ms: int | None) -> _Caller:
-        caller = _Caller(dialed_at_ms, event.channel.far)
-        self._remember(self._callers, event.channel.uniqueid, caller)
+    def _new_caller(self, event: Dial, dialed_at_ms: int | None) -> _Caller:
+        caller = _Caller(dialed_at_ms, event.far)
+        self._remember(self._callers, event.uniqueid, caller)
         return caller
 
-    def _new_leg(self, event: DialEvent) -> None:
+    def _new_leg(self, event: Dial) -> None:
         """Note a leg, or what became of it, and what the event tells of its caller."""
-        uniqueid, leg = event.channel.uniqueid, event.leg
+        uniqueid, near = event.uniqueid, event.near
         caller = self._callers[uniqueid]
         caller.own_call, caller.call_id = event.own_call, event.call_id
-        self._remember(self._legs, leg.uniqueid, _Leg(uniqueid, leg.near, event.dialstatus))
-        if leg.near:
-            self._local(leg.near).near = leg.uniqueid
+        self._remember(self._legs, event.leg, _Leg(uniqueid, near, event.dialstatus))
+        if near:
+            self._local(near).near = event.leg
         if caller.local:
             self._local(caller.local).far = uniqueid
             self._note_forwarded(caller)

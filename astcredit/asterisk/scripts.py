@@ -1,13 +1,15 @@
 """The AGI scripts: what a dialplan asks, in FastAGI and classic AGI alike.
 
-    authorize[,NUMBER[,ACCOUNT[,NODE[,SOURCE]]]]   before Dial: may this call be made, how long?
-    next-route[,NODE]                              after a failed attempt: the next route
-    hangup[,NODE]                                  in `h`: what became of the call
-    balance[,ACCOUNT]                              AC_BALANCE and AC_AVAILABLE
+    authorize[,NUMBER[,ACCOUNT[,NODE[,SOURCE[,LINKEDID]]]]]
+                         before Dial: may this call be made, how long?
+    next-route[,NODE]    after a failed attempt: the next route
+    hangup[,NODE]        in `h`: what became of the call
+    balance[,ACCOUNT]    AC_BALANCE and AC_AVAILABLE
 
 An argument that is empty or missing has its default: the channel's extension, the account that is
 recognised, the node that the connection comes from, the address from which the signalling of a
-PJSIP channel came.
+PJSIP channel came, the channel's own LINKEDID. The last two Asterisk has to be asked for, which
+takes a round trip.
 
 **The caller waits.** Whatever `CallControl` does, the dialplan has its answer within
 ANSWER_SECONDS, AC_STATUS=ERROR if there is no other. A question that is given up is not cancelled
@@ -21,8 +23,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
@@ -45,6 +46,7 @@ from astcredit.domain.calls import (
     endpoint_of,
 )
 from astcredit.domain.money import amount_text
+from astcredit.domain.records import record
 from astcredit.domain.text import printable
 from astcredit.service.errors import AstcreditError, StorageError
 from astcredit.service.ports import CallControl
@@ -114,7 +116,7 @@ class Scripts:
         self._new_call_id = new_call_id
         self._now_ms = now_ms
         self._answer_seconds = answer_seconds
-        self._late: set[asyncio.Task[Any]] = set()
+        self._late: set[asyncio.Future[Any]] = set()
         self._scripts = {
             "authorize": self._authorize,
             "next-route": self._next_route,
@@ -152,27 +154,29 @@ class Scripts:
         counts as undelivered. To be called before the control's own end."""
         if self._late:
             await asyncio.wait(set(self._late), timeout=seconds)
-        for task in set(self._late):
-            task.cancel()
+        for asked in set(self._late):
+            asked.cancel()
         if self._late:
             await asyncio.wait(set(self._late), timeout=CANCEL_SECONDS)
 
     async def _authorize(self, visit: _Visit) -> None:
         request = visit.request
-        named = request.argument(3)
-        asks = not named and request.channel.startswith(PJSIP)
-        found = await visit.session.get_variables([LINKEDID, SOURCE] if asks else [LINKEDID])
+        source, linkedid = request.argument(3), request.argument(4)
+        unknown = [] if linkedid else [LINKEDID]
+        if not source and request.channel.startswith(PJSIP):
+            unknown.append(SOURCE)
+        found = await visit.session.get_variables(unknown) if unknown else {}
         call = CallRequest(
             call_id=self._new_call_id(),
             node=visit.node_argument(2),
             uniqueid=request.uniqueid,
-            linkedid=found[LINKEDID] or request.uniqueid,
+            linkedid=linkedid or found[LINKEDID] or request.uniqueid,
             channel=request.channel,
             accountcode=request.accountcode,
             callerid=request.callerid,
             number=request.argument(0) or request.extension,
             account=request.argument(1),
-            source=named or found.get(SOURCE, ""),
+            source=source or found.get(SOURCE, ""),
         )
         await self._answer(visit, self._control.authorize(call), call.call_id)
 
@@ -229,10 +233,10 @@ class Scripts:
         await visit.session.set_variables(values)
 
     async def _answer(
-        self, visit: _Visit, question: Coroutine[Any, Any, Authorization], call_id: str
+        self, visit: _Visit, question: Awaitable[Authorization], call_id: str
     ) -> None:
         """Ask, and give the dialplan the answer, or ERROR if there is none in time."""
-        asked = asyncio.create_task(question)
+        asked = asyncio.ensure_future(question)  # a future already costs no task
         if not await self._in_time(asked, visit.deadline, partial(self._late_answer, call_id)):
             extra = {"action": "agi_late", "script": visit.request.script, "call_id": call_id}
             _log.warning("AGI answer late", extra=extra)
@@ -275,27 +279,32 @@ class Scripts:
 
     async def _in_time(
         self,
-        asked: asyncio.Task[_Answer],
+        asked: asyncio.Future[_Answer],
         deadline: float,
-        when_late: Callable[[asyncio.Task[_Answer]], None],
+        when_late: Callable[[asyncio.Future[_Answer]], None],
     ) -> bool:
         """Wait until `asked` is done or the deadline is over.
 
-        If it is over, or this is cancelled, `when_late` is called once with the task when it ends.
+        If it is over, or this is cancelled, `when_late` is called once with it when it ends.
         """
-        left = deadline - asyncio.get_running_loop().time()
+        loop = asyncio.get_running_loop()
+        woken = loop.create_future()
+        wake = partial(_wake, woken)
+        asked.add_done_callback(wake)
+        timer = loop.call_at(deadline, wake)
         delivered = False
         try:
-            done, _ = await asyncio.wait({asked}, timeout=max(left, 0))
-            delivered = asked in done
+            await woken
+            delivered = asked.done()
         finally:
+            timer.cancel()
             if not delivered:
                 self._late.add(asked)
                 asked.add_done_callback(self._late.discard)
                 asked.add_done_callback(when_late)
         return delivered
 
-    def _late_answer(self, call_id: str, asked: asyncio.Task[Authorization]) -> None:
+    def _late_answer(self, call_id: str, asked: asyncio.Future[Authorization]) -> None:
         """A question that was given up has ended: nobody may keep what it reserved."""
         error = _error_of(asked)
         if error is not None:
@@ -311,7 +320,7 @@ class Scripts:
         self._control.abandon(call_id)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Visit:
     """One script being run for one channel. `deadline` is on the loop's clock, in seconds."""
 
@@ -407,11 +416,16 @@ def _log_failure(script: str, call_id: str, error: BaseException) -> None:
     _log.error("AGI script failed", extra=extra, exc_info=error)
 
 
-def _error_of(asked: asyncio.Task[Any]) -> BaseException | None:
+def _error_of(asked: asyncio.Future[Any]) -> BaseException | None:
     return asyncio.CancelledError() if asked.cancelled() else asked.exception()
 
 
-def _late_report(asked: asyncio.Task[None]) -> None:
+def _wake(woken: asyncio.Future[None], *_: object) -> None:
+    if not woken.done():
+        woken.set_result(None)
+
+
+def _late_report(asked: asyncio.Future[None]) -> None:
     error = _error_of(asked)
     if error is not None:
         _log_failure("late hangup", "", error)

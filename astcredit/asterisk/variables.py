@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from typing import Protocol
 
 from astcredit.asterisk.agi import AgiHungUp, AgiProtocolError, AgiReply
@@ -41,6 +42,16 @@ _NUMBER = frozenset("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVW
 _EXACT = re.compile(r"[A-Za-z0-9@/.:;=+*#_&()\[\]^!~%-]*", re.ASCII)
 _UNSENDABLE = re.compile(r"[\x00-\x1f\x7f\"\\$`{},']")
 _BRACKETS = {")": "(", "]": "["}
+
+# What is clean already, which is nearly everything, is recognised in one look; what is not is gone
+# through sign by sign.
+_CLEAN_TEXT = re.compile(r"(?:[A-Za-z0-9.:_/+@#*%=?!-]+(?: [A-Za-z0-9.:_/+@#*%=?!-]+)*)?", re.ASCII)
+_CLEAN_NUMBER = re.compile(r"[0-9a-zA-Z+*#._@-]*", re.ASCII)
+_CLEAN_EXACT = re.compile(
+    r"[A-Za-z0-9@/.:;=+*_&^!~%#-]*(?:\([A-Za-z0-9@/.:;=+*_&^!~%#-]*\))?", re.ASCII
+)
+_SIGNS = "-A-Za-z0-9@/.:;=+*_&^!~%# "
+_CLEAN_PAIRS = re.compile(rf"[{_SIGNS},]*(?:\([{_SIGNS}]*\)[{_SIGNS},]*)*", re.ASCII)
 
 
 class UnsafeValue(AstcreditError):  # noqa: N818 - names the value, not the act
@@ -75,7 +86,7 @@ class ChannelVariables:
 
         What is not set, or not known to the peer, is empty. Raises AgiError.
         """
-        reply = await self._ask(read_command(names))
+        reply = await self._ask(read_command(tuple(names)))
         values = split_values(reply.data or "", len(names)) if reply.result == "1" else None
         if values is None:
             return {name: await self._get_one(name) for name in names}
@@ -114,7 +125,8 @@ class ChannelVariables:
         return reply
 
 
-def read_command(names: Sequence[str]) -> str:
+@cache
+def read_command(names: tuple[str, ...]) -> str:
     """The command that reads all `names`, which are constants of this program, at once."""
     return 'GET FULL VARIABLE "' + "|".join(f"${{{name}}}" for name in names) + '"'
 
@@ -127,6 +139,9 @@ def split_values(data: str, count: int) -> list[str] | None:
 
 def mset_commands(values: Mapping[str, str]) -> Iterator[str]:
     """The commands that set `values`: one, unless they are very long. Raises UnsafeValue."""
+    if (command := _one_command(values)) is not None:
+        yield command
+        return
     pairs: list[str] = []
     for name, value in values.items():
         pair = f"{name}={_sendable(name, value)}"
@@ -136,6 +151,20 @@ def mset_commands(values: Mapping[str, str]) -> Iterator[str]:
         pairs.append(pair)
     if pairs:
         yield _mset(pairs)
+
+
+def _one_command(values: Mapping[str, str]) -> str | None:
+    """The command that sets `values`, if one look shows that one does and that all can be sent.
+
+    No more commas than stand between pairs: so there is none in a value, and each pair is one.
+    """
+    pairs = ",".join([f"{name}={value}" for name, value in values.items()])
+    if not 0 < len(values) <= MSET_PAIRS or pairs.count(",") >= len(values):
+        return None
+    names = pairs.isascii() and all(map(str.isidentifier, values))
+    command = _mset([pairs])
+    fits = len(command) <= MSET_BYTES
+    return command if names and fits and _CLEAN_PAIRS.fullmatch(pairs) else None
 
 
 def _mset(pairs: Sequence[str]) -> str:
@@ -166,6 +195,8 @@ def clean_text(text: str) -> str:
     Commas, quotes, brackets, control characters and whatever else is not on the list become
     spaces. At most MOST_TEXT characters.
     """
+    if len(text) <= MOST_TEXT and _CLEAN_TEXT.fullmatch(text):
+        return text
     looked_at = text[: MOST_TEXT * 4]  # a hostile text may be long, and most of it spaces
     kept = (sign if sign.isalnum() or sign in _TEXT_SIGNS else " " for sign in looked_at)
     return " ".join("".join(kept).split())[:MOST_TEXT].rstrip()
@@ -173,11 +204,15 @@ def clean_text(text: str) -> str:
 
 def clean_number(text: str) -> str:
     """A caller id to present: what is not part of a number or of a SIP user's name is left out."""
+    if len(text) <= MOST_NUMBER and _CLEAN_NUMBER.fullmatch(text):
+        return text
     return "".join(sign for sign in text if sign in _NUMBER)[:MOST_NUMBER]
 
 
 def exact(name: str, value: str) -> str:
     """`value` as it is. Raises UnsafeValue if Asterisk would get, or do, something else."""
+    if len(value) <= MOST_EXACT and _CLEAN_EXACT.fullmatch(value):
+        return value
     if len(value) > MOST_EXACT or not _EXACT.fullmatch(value) or not _balanced(value):
         raise UnsafeValue(f"{name} cannot be {printable(value)}")
     return value

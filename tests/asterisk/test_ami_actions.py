@@ -113,6 +113,9 @@ def test_a_list_that_is_cut_in_the_middle_is_no_list() -> None:
     "number",
     [
         pytest.param("1\r\nUniqueid: 666\r\n\r\nEvent: Hangup\r\nX: ", id="an event in the list"),
+        pytest.param("1\r\nActionID: 1", id="the id of an answer"),
+        pytest.param("1\r\nevent: CoreShowChannelsComplete", id="an end of the list"),
+        pytest.param("1\r\nUniqueid: 666\r\n\r\nEvent: Foo\r\nX: ", id="one that nobody wants"),
         pytest.param("1\r\nUniqueid: 666\r\n\r\nX: ", id="what is left of a channel cut in two"),
     ],
 )
@@ -134,6 +137,23 @@ def test_a_callers_number_can_neither_hide_a_channel_nor_end_one(
 
     play(scene)
     assert "ami_tampered" in logged(caplog)
+
+
+def test_an_event_in_a_list_is_forged_whatever_else_was_asked() -> None:
+    number = "1\r\nUniqueid: 666\r\n\r\nEvent: Hangup\r\nX: "
+    forged = [("Channel", "PJSIP/customer-1"), ("CallerIDNum", number), ("Uniqueid", "1.7")]
+
+    async def scene(ami: FakeAmi, link: AmiLink, heard: Heard) -> None:
+        await soon(link.wait_up())
+        ami.channels, ami.ignores = [forged], {"ping"}
+        asked = asyncio.create_task(link.now_ms())
+        await ami.seen("Ping")
+        with pytest.raises(AmiIncompleteError):
+            await link.channels()
+        assert not heard.events
+        asked.cancel()
+
+    play(scene)
 
 
 def test_hangup_finds_the_channel_by_its_unique_id() -> None:

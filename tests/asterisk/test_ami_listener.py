@@ -151,6 +151,35 @@ def test_a_forged_header_is_reported_and_not_believed(caplog: pytest.LogCaptureF
     assert "ami_tampered" in logged(caplog)
 
 
+def test_events_that_nobody_wants_are_passed_over() -> None:
+    """Asterisk filters; an admin's other setting, or an older Asterisk, may not."""
+    unwanted = HANGUP | {"Event": "HangupRequest", "Uniqueid": "1.6"}
+
+    async def scene(ami: FakeAmi, link: AmiLink, heard: Heard) -> None:
+        await soon(link.wait_up())
+        for event in (unwanted, unwanted | {"Event": "Newchannel"}, HANGUP):
+            ami.event(event)
+        await heard.until(lambda: bool(heard.events))
+        assert [e.uniqueid for e in heard.events if isinstance(e, ChannelEnded)] == ["1.7"]
+        assert link._session is not None
+        assert link._session.strays == 0
+
+    play(scene)
+
+
+def test_events_between_answers_are_heard_and_answers_between_events() -> None:
+    async def scene(ami: FakeAmi, link: AmiLink, heard: Heard) -> None:
+        await soon(link.wait_up())
+        for number in range(20):
+            ami.event(HANGUP | {"Uniqueid": f"1.{number}"})
+            assert await link.channels() == []
+        assert [e.uniqueid for e in heard.events if isinstance(e, ChannelEnded)] == [
+            f"1.{number}" for number in range(20)
+        ]
+
+    play(scene)
+
+
 # --- down, and up again ------------------------------------------------------------------------
 
 
@@ -162,6 +191,39 @@ def test_a_link_that_is_cut_says_so_and_comes_back() -> None:
         assert heard.phases[1:4] == [LinkPhase.UP, LinkPhase.DOWN, LinkPhase.UP]
         ami.event(HANGUP)
         await heard.until(lambda: bool(heard.events))
+
+    play(scene)
+
+
+def hangups(count: int) -> bytes:
+    return b"".join(b"Event: Hangup\r\nUniqueid: 1.%d\r\n\r\n" % n for n in range(count))
+
+
+def test_what_was_said_before_a_link_broke_is_heard_before_it_is_down() -> None:
+    """Thousands of endings may wait to be handled when the connection ends: none is lost."""
+
+    async def scene(ami: FakeAmi, link: AmiLink, heard: Heard) -> None:
+        await soon(link.wait_up())
+        assert link._session is not None
+        assert link._session._manager is not None
+        read(link, hangups(3_000))
+        assert link.waiting_bytes == len(hangups(3_000))
+        link._session._manager.protocol.connection_lost(None)
+        assert link.up
+        assert not heard.events
+        await heard.phase(LinkPhase.DOWN)
+        assert len(heard.events) == 3_000
+        assert (link.waiting_bytes, link.behind_seconds) == (0, 0.0)
+
+    play(scene)
+
+
+def test_what_was_said_before_a_link_is_stopped_is_heard() -> None:
+    async def scene(ami: FakeAmi, link: AmiLink, heard: Heard) -> None:
+        await soon(link.wait_up())
+        read(link, hangups(3_000))
+        await link.stop()
+        assert len(heard.events) == 3_000
 
     play(scene)
 
@@ -273,6 +335,18 @@ def test_a_message_that_panoramisk_cannot_read_costs_the_connection_only(
 
     play(scene)
     assert "ami_message_broken" in logged(caplog)
+
+
+def test_what_follows_a_message_that_cannot_be_read_is_not_believed() -> None:
+    """Where the one ends and the other begins is not known; recovery finds out what is true."""
+
+    async def scene(ami: FakeAmi, link: AmiLink, heard: Heard) -> None:
+        await soon(link.wait_up())
+        ami.raw(b"Response: x\r\nActionID: 1\r\nActionID: 2\r\n\r\n" + hangups(3))
+        await heard.phase(LinkPhase.UP, 2)
+        assert not heard.events
+
+    play(scene)
 
 
 @pytest.mark.parametrize("action", ["filter", "coresettings", "corestatus", "coreshowchannels"])

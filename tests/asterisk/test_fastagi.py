@@ -10,14 +10,14 @@ import asyncio
 import ipaddress
 import threading
 from dataclasses import replace
-from typing import cast
 
 import pytest
 from panoramisk.fast_agi import Application
 
-from astcredit.asterisk.fastagi import FastAgiServer, Limits, is_allowed
+from astcredit.asterisk.fastagi import FastAgiServer, Limits, is_allowed, plain_address
 from astcredit.asterisk.scripts import Scripts
 from support.agi_fakes import ALLOWED, FakeChannel, FakeControl, header_block
+from support.fake_transport import FakeTransport
 from support.fastagi_peer import PATIENT, Counts, Served, Writer, serving, up_to_the_answer
 
 
@@ -273,38 +273,101 @@ def test_a_peer_that_closes_early_stops_panoramisk_and_not_us(sent: tuple[bytes,
     async def panoramisk(reader: ClosedReader) -> None:
         await Application(loop=asyncio.get_running_loop()).handler(reader, Writer())
 
-    async def ours(reader: ClosedReader, writer: Writer, counts: Counts) -> None:
+    async def ours(transport: FakeTransport, counts: Counts) -> None:
         scripts = Scripts(FakeControl(), new_call_id=lambda: "c", now_ms=lambda: 0)
         server = FastAgiServer(scripts, node_of=lambda address: "pbx1", observer=counts)
-        await server.handle(cast(asyncio.StreamReader, reader), cast(asyncio.StreamWriter, writer))
+        connection = server.accept()
+        connection.connection_made(transport)
+        for piece in sent:
+            connection.data_received(piece)
+        connection.eof_received()
+        connection.connection_lost(None)
 
     with pytest.raises(SpinningError):
         asyncio.run(panoramisk(ClosedReader(*sent)))
-    reader, writer, counts = ClosedReader(*sent), Writer(), Counts()
-    asyncio.run(ours(reader, writer, counts))
-    assert reader.reads == len(sent) + 1
-    assert writer.closed
+    transport, counts = FakeTransport(), Counts()
+    asyncio.run(ours(transport, counts))
+    assert transport.closed
     assert counts.outcomes == {"closed_early": 1}
 
 
-def test_a_thousand_silent_connections_cost_no_thread() -> None:
+def test_a_thousand_silent_connections_cost_no_thread_and_no_task() -> None:
     async def scenario() -> None:
         async with serving() as served:
-            threads = threading.active_count()
-            silent = [
-                asyncio.create_task(
-                    served.server.handle(
-                        asyncio.StreamReader(), cast(asyncio.StreamWriter, Writer())
-                    )
-                )
-                for _ in range(1_000)
-            ]
-            assert (await served.call()).variables["AC_STATUS"] == "ALLOWED"
+            threads, tasks = threading.active_count(), len(asyncio.all_tasks())
+            for _ in range(1_000):
+                served.server.accept().connection_made(FakeTransport())
             assert threading.active_count() == threads
-            assert not any(task.done() for task in silent)
-            for task in silent:
-                task.cancel()
-            await asyncio.gather(*silent, return_exceptions=True)
+            assert len(asyncio.all_tasks()) == tasks
+            assert (await served.call()).variables["AC_STATUS"] == "ALLOWED"
+            assert served.server.connections == 1_000
+            await served.server.stop(0)
             assert served.counts.outcomes == {"done": 1, "stopped": 1_000}
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("peername", "address"),
+    [("10.0.0.1", "10.0.0.1"), ("::ffff:10.0.0.1", "10.0.0.1"), ("fe80::1%eth0", "fe80::1")],
+)
+def test_a_node_is_looked_up_by_its_plain_address(peername: str, address: str) -> None:
+    assert plain_address(peername) == address
+
+
+@pytest.mark.parametrize(
+    ("peername", "allowed"),
+    [
+        ("10.0.0.1", True),
+        ("::ffff:10.0.0.1", True),
+        ("::ffff:192.0.2.1", False),
+        ("fe80::1%eth0", True),
+        ("192.0.2.1", False),
+        ("", False),
+    ],
+)
+def test_an_address_is_the_same_however_the_system_writes_it(peername: str, allowed: bool) -> None:
+    """IPv4 within IPv6 is IPv4, and a zone is no part of it; the second time as the first."""
+
+    async def scenario() -> None:
+        networks = (ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("fe80::/10"))
+        scripts = Scripts(FakeControl(), new_call_id=lambda: "c", now_ms=lambda: 0)
+        server = FastAgiServer(scripts, node_of=lambda address: "pbx1", allow=networks)
+        for _ in range(2):
+            transport = FakeTransport(peername)
+            server.accept().connection_made(transport)
+            assert transport.closed is not allowed
+        assert server.connections == (2 if allowed else 0)
+
+    asyncio.run(scenario())
+
+
+def test_two_servers_share_a_port() -> None:
+    """Each of two processes listens on it; the kernel gives each connection to one of them."""
+
+    async def scenario() -> None:
+        scripts = Scripts(FakeControl(), new_call_id=lambda: "c", now_ms=lambda: 0)
+        first, second = (
+            FastAgiServer(scripts, node_of=lambda address: "pbx1", observer=Counts())
+            for _ in range(2)
+        )
+        await first.start("127.0.0.1", 0, reuse_port=True)
+        await second.start("127.0.0.1", first.port, reuse_port=True)
+        assert second.port == first.port
+        await first.stop(0)
+        served = Served(second, FakeControl(), Counts())
+        assert (await served.call()).variables["AC_STATUS"] == "ALLOWED"
+        await second.stop(0)
+
+    asyncio.run(scenario())
+
+
+def test_a_port_is_not_shared_by_accident() -> None:
+    async def scenario() -> None:
+        async with serving() as served:
+            scripts = Scripts(FakeControl(), new_call_id=lambda: "c", now_ms=lambda: 0)
+            second = FastAgiServer(scripts, node_of=lambda address: "pbx1")
+            with pytest.raises(OSError, match="in use"):
+                await second.start("127.0.0.1", served.server.port)
 
     asyncio.run(scenario())

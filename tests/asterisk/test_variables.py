@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import re
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from astcredit.asterisk import variables
 from astcredit.asterisk.agi import AgiHungUp, AgiProtocolError, AgiReply, ReplyParser
 from astcredit.asterisk.variables import (
     MOST_EXACT,
@@ -238,6 +240,57 @@ def test_a_dial_string_that_would_change_is_refused(value: str) -> None:
     assert len("x" * 401) > MOST_EXACT
     with pytest.raises(UnsafeValue, match="AC_DIAL"):
         exact("AC_DIAL", value)
+
+
+SIGNS = "aZ09 ,()[]=\"'$`{}\\|;&^!~%#*+@/.:_-\n\x7f\u00eb\u0661"
+"""What is harmless, and what is not."""
+
+PAIRS = st.dictionaries(
+    st.sampled_from(["A", "B_1", "_c", "", "1", "A B", "\u00eb", "D,E"]),
+    st.sampled_from(["", "x" * 500, "L(1:2)", "(a)(b)", "(,", "a,B=1"])
+    | st.text(SIGNS, max_size=6),
+    max_size=5,
+)
+
+
+def commands_or_error(values: dict[str, str]) -> list[str] | str:
+    try:
+        return list(mset_commands(values))
+    except UnsafeValue as error:
+        return str(error)
+
+
+def without_short_cuts(patch: pytest.MonkeyPatch) -> None:
+    """Nothing is clean at first sight."""
+    for name in [name for name in vars(variables) if name.startswith("_CLEAN_")]:
+        patch.setattr(variables, name, re.compile(r"(?!)"))
+
+
+@example({"A": "x" * 1_000, "B_1": "x" * 1_000})
+@example({f"V{number}": "" for number in range(MSET_PAIRS + 1)})
+@given(PAIRS)
+def test_what_is_sent_at_first_sight_is_what_a_close_look_lets_through(
+    values: dict[str, str],
+) -> None:
+    quick = commands_or_error(values)
+    with pytest.MonkeyPatch.context() as patch:
+        without_short_cuts(patch)
+        assert commands_or_error(values) == quick
+
+
+@given(st.sampled_from(HOSTILE) | st.text(SIGNS, max_size=8) | st.text("a ", min_size=150))
+def test_what_is_clean_at_first_sight_is_what_a_close_look_leaves_as_it_is(text: str) -> None:
+    def cleaned() -> list[str]:
+        try:
+            found = exact("AC_DIAL", text)
+        except UnsafeValue as error:
+            found = str(error)
+        return [clean_text(text), clean_number(text), found]
+
+    quick = cleaned()
+    with pytest.MonkeyPatch.context() as patch:
+        without_short_cuts(patch)
+        assert cleaned() == quick
 
 
 @given(st.lists(st.sampled_from(HOSTILE) | st.text(), min_size=len(AC_VARIABLES)))

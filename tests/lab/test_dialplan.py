@@ -88,8 +88,12 @@ def test_authorize_gets_the_number_and_may_be_told_account_node_and_source(
 def test_what_is_not_told_is_left_to_the_controller(
     lab: Lab, stub: AgiStub, carrier: Carrier
 ) -> None:
+    """The address and the linkedid are Asterisk's to know: asking for them is spared."""
     lab.play(CustomerScript(NUMBER, hangup_after_s=0), address=WHOLESALE.format(1))
-    assert stub.requests[0].arguments[:4] == (NUMBER, "", "", "")
+    assert stub.requests[0].arguments[:3] == (NUMBER, "", "")
+    source, linkedid = stub.requests[0].arguments[3:5]
+    assert source.startswith(f"{WHOLESALE.format(1)}:")
+    assert linkedid == stub.requests[0].environment["agi_uniqueid"]
     assert stub.requests[0].environment["agi_accountcode"] == ""
     assert stub.requests[0].environment["agi_channel"].startswith("PJSIP/wholesale-")
 
