@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from astcredit.domain.money import Micros
+from astcredit.domain.records import record
 
 _PJSIP = re.compile(r"PJSIP/(.+)-[0-9a-f]{8}", re.ASCII)
 
@@ -33,7 +34,7 @@ class AuthStatus(StrEnum):
     ERROR = "ERROR"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Origin:
     """Where a call comes from: what an account can be recognised by.
 
@@ -50,7 +51,7 @@ class Origin:
     callerid: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class CallRequest:
     """A dialplan's question before Dial: may this channel call this number?
 
@@ -103,7 +104,7 @@ class RouteRequest:
     hangupcause: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Authorization:
     """The answer to a `CallRequest`, as the dialplan gets it in its AC_ variables.
 
@@ -130,7 +131,7 @@ class Authorization:
         return self.status is AuthStatus.ALLOWED
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class LegAnswered:
     """Asterisk saw an outbound leg being answered: from here on it costs money.
 
@@ -147,7 +148,7 @@ class LegAnswered:
     dialed_at_ms: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ChannelEnded:
     """Asterisk hung up a channel.
 
@@ -163,7 +164,7 @@ class ChannelEnded:
     dialed_at_ms: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class HangupReport:
     """What the `hangup` script read from a channel in its `h` extension.
 

@@ -9,9 +9,11 @@ whether it has a limit or not, so that a limit that is set later finds the true 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import NamedTuple, TypeAlias
+
+from astcredit.domain.records import record
 
 
 class Scope(StrEnum):
@@ -40,14 +42,14 @@ class Level(NamedTuple):
     @property
     def key(self) -> str:
         """The counter's name in the database; also the order in which counters are locked."""
-        return f"{self.scope}:{self.object_id}:{self.direction}"
+        return f"{self.scope.value}:{self.object_id}:{self.direction.value}"
 
 
 Uses: TypeAlias = Mapping[Level, int]
 """Calls that are up, by level; a level that is missing has none."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Limit:
     """A level of a call with its object's name and the most calls at once; None: no limit."""
 
@@ -64,8 +66,7 @@ class Limit:
         return f"{self.level.scope} {self.name!r} has {use} of {self.most} {way} calls up"
 
 
-@dataclass(frozen=True, slots=True)
-class Occupancy:
+class Occupancy(NamedTuple):
     """What an open call is counted at, as its reservation keeps it.
 
     The client's originating calls are not here: its open reservations are counted in its books.
@@ -80,12 +81,17 @@ class Occupancy:
 
     def levels(self) -> tuple[Level, ...]:
         """The counters that this call is part of."""
-        places = (
-            (Scope.RESELLER, self.reseller_id, Direction.ORIG),
-            (Scope.ACCOUNT, self.account_id, Direction.ORIG),
-            (Scope.ROUTE, self.route_id, Direction.TERM),
-            (Scope.ACCOUNT, self.term_account_id, Direction.TERM),
-            (Scope.CLIENT, self.term_client_id, Direction.TERM),
-            (Scope.RESELLER, self.term_reseller_id, Direction.TERM),
-        )
-        return tuple(Level(scope, id, way) for scope, id, way in places if id is not None)
+        return _levels(self)
+
+
+@lru_cache(maxsize=4096)  # asked five times a call
+def _levels(occupancy: Occupancy) -> tuple[Level, ...]:
+    places = (
+        (Scope.RESELLER, occupancy.reseller_id, Direction.ORIG),
+        (Scope.ACCOUNT, occupancy.account_id, Direction.ORIG),
+        (Scope.ROUTE, occupancy.route_id, Direction.TERM),
+        (Scope.ACCOUNT, occupancy.term_account_id, Direction.TERM),
+        (Scope.CLIENT, occupancy.term_client_id, Direction.TERM),
+        (Scope.RESELLER, occupancy.term_reseller_id, Direction.TERM),
+    )
+    return tuple(Level(scope, id, way) for scope, id, way in places if id is not None)

@@ -20,6 +20,7 @@ from astcredit.domain.money import Micros, short_text
 from astcredit.domain.numbers import InvalidNumber, Numbering
 from astcredit.domain.quotas import DEFAULT_THRESHOLDS, Quota, Usages, allowed, refusal, refusing
 from astcredit.domain.rating import Rate, max_seconds, price
+from astcredit.domain.records import record
 from astcredit.domain.routing import Route, Routing
 
 # Q.850 causes for Hangup(). What SIP code Asterisk makes of each is in the README.
@@ -79,7 +80,7 @@ class CallPolicy:
 EXPIRY_SLACK_MS = 60_000
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Inquiry:
     """A call that the catalog has nothing against: what is left to ask are the books.
 
@@ -114,7 +115,7 @@ class Inquiry:
         return route.occupancy(self.account.id, self.reseller_id)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Decision:
     """The answer to one request. `client` are the books after it, changed only if allowed.
 
@@ -147,7 +148,7 @@ class Decision:
         return self.identified.account if self.identified else None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Rows:
     """What a decision is made on, as the transaction has locked it: the client's books, the
     counters of capacity, what the client used of its quotas, and the time."""
@@ -182,8 +183,14 @@ def free_route(routes: Iterable[Route], uses: Uses) -> Route | None:
 def _full(limits: Iterable[Limit], client: ClientBooks, uses: Uses) -> str:
     """Which level has no room for one more originating call; empty if all have."""
     of_client = Level(Scope.CLIENT, client.id, Direction.ORIG)
-    counted = {**uses, of_client: client.active_calls}
-    return next(filter(None, (limit.refusal(counted) for limit in limits)), "")
+    for limit in limits:
+        if limit.most is not None:
+            level = limit.level
+            use = client.active_calls if level == of_client else uses.get(level, 0)
+            full = limit.refusal({level: use})
+            if full:
+                return full
+    return ""
 
 
 def _all_full(routing: Routing, uses: Uses) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Final
 
 from astcredit.domain.text import printable
@@ -47,6 +48,7 @@ def parse_instant(text: str) -> int:
     return (instant - _EPOCH) // _MILLISECOND
 
 
+@lru_cache(maxsize=4096)  # a call's instants stand in several columns, a batch's calls share some
 def instant_text(instant_ms: int) -> str:
     """An instant as the tables show it, in UTC: "2026-11-21 20:00:00.000".
 

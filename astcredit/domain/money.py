@@ -7,6 +7,7 @@ and at the sixth decimal, so that no sum can drift.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import TypeAlias
 
 from astcredit.domain.text import printable
@@ -57,6 +58,7 @@ def parse_price(text: str) -> Micros:
     return amount
 
 
+@lru_cache(maxsize=4096)  # the same rates and fees again and again
 def amount_text(amount: Micros) -> str:
     """`amount` with all six decimals, as machines compare it: "12.340000", "-0.000001"."""
     whole, decimals = divmod(abs(amount), MICROS)

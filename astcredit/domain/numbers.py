@@ -8,6 +8,7 @@ not be put in again, because where a trunk prefix is the first digit of a foreig
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from astcredit.domain.text import printable
@@ -20,6 +21,10 @@ MOST_COUNTRY_DIGITS: Final = 3
 
 MOST_PREFIX_DIGITS: Final = 8
 """Digits of a trunk or international prefix, those that choose a carrier included."""
+
+MOST_KEPT: Final = 40
+"""Characters of a dialled number that is remembered: some separators among `MOST_DIGITS`. A caller
+may send ten thousand."""
 
 NUMBER_EXPECTED: Final = f"a telephone number of 1 to {MOST_DIGITS} digits"
 
@@ -76,13 +81,10 @@ class Numbering:
         the length: a local number without its trunk prefix is not completed, and short numbers as
         112 stay as they are. Raises InvalidNumber.
         """
-        dialled = raw.translate(_SEPARATORS)
-        number = dialled[1:] if dialled.startswith("+") else self._internationalise(dialled)
-        if not _is_digits(number) or not 1 <= len(number) <= MOST_DIGITS:
-            raise InvalidNumber(f"{printable(raw)}: expected {NUMBER_EXPECTED}")
-        return number
+        return _remembered(self, raw) if len(raw) <= MOST_KEPT else _normalised(self, raw)
 
-    def _internationalise(self, dialled: str) -> str:
+    def internationalise(self, dialled: str) -> str:
+        """Digits as they were dialled with the prefix replaced that says how far they go."""
         prefixes = self.international_prefixes or default_international_prefixes(self.country_code)
         fitting = [prefix for prefix in prefixes if dialled.startswith(prefix)]
         if fitting:
@@ -90,6 +92,17 @@ class Numbering:
         if self.country_code and self.trunk_prefix and dialled.startswith(self.trunk_prefix):
             return self.country_code + dialled.removeprefix(self.trunk_prefix)
         return dialled
+
+
+def _normalised(numbering: Numbering, raw: str) -> str:
+    dialled = raw.translate(_SEPARATORS)
+    number = dialled[1:] if dialled.startswith("+") else numbering.internationalise(dialled)
+    if not _is_digits(number) or not 1 <= len(number) <= MOST_DIGITS:
+        raise InvalidNumber(f"{printable(raw)}: expected {NUMBER_EXPECTED}")
+    return number
+
+
+_remembered = lru_cache(maxsize=4096)(_normalised)  # a call's number is asked for three times
 
 
 def _is_digits(text: str) -> bool:

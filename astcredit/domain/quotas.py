@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 from astcredit.domain.money import Micros, short_text
 from astcredit.domain.periods import day_of, month_of
+from astcredit.domain.records import record
 
 DEFAULT_THRESHOLDS = (80, 100)
 """Percent of a quota at which is told."""
@@ -88,7 +89,7 @@ def _percent(amount: Micros, of: Micros) -> int:
     return 100 if of == 0 else amount * 100 // of
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class QuotaLimits:
     """What quotas a client has, and the time zone in which its periods begin.
 

@@ -6,7 +6,7 @@ The refusals are looked for in the order of `AuthStatus`; what passes is an `Inq
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from astcredit.domain.accounts import Account
 from astcredit.domain.calls import AuthStatus, CallRequest, Origin
@@ -16,6 +16,7 @@ from astcredit.domain.decisions import CallPolicy, Decision, Inquiry
 from astcredit.domain.identification import Identified
 from astcredit.domain.numbers import InvalidNumber, Numbering
 from astcredit.domain.rating import Rate
+from astcredit.domain.records import record
 from astcredit.domain.routing import Routing, RoutingQuery, find_routes
 from astcredit.domain.routing_plan import RouteOrder, RoutingPlan
 from astcredit.domain.source_policy import presented
@@ -53,7 +54,7 @@ def screen(
     return _Screening(request, catalog, policy, now_ms, identified).result(emergency)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Screening:
     """One request on its way through the checks."""
 

@@ -8,15 +8,14 @@ the price is never above what was reserved.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from astcredit.domain.books import ClientBooks, LedgerEntry, LedgerKind, OpenCall
 from astcredit.domain.money import Micros
 from astcredit.domain.rating import billed_seconds, price
+from astcredit.domain.records import record
 from astcredit.domain.states import CallEvent, CallState, after
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Ending:
     """How a call ended, and who says so.
 
@@ -35,7 +34,7 @@ class Ending:
     note: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Settlement:
     """A call's last change: the books after it, the charge, and the second half of its CDR.
 

@@ -114,6 +114,11 @@ class Controller:
         self._legs = legs
         self._background: set[asyncio.Task[None]] = set()
         self._reports: dict[str, HangupReport] = {}
+        self._keep: Callable[[HangupReport], None] = self.keep_report
+
+    def leave_reports_to(self, listener: Callable[[HangupReport], None]) -> None:
+        """Another process listens: reports on calls whose end is for it to tell go there."""
+        self._keep = listener
 
     async def authorize(self, request: CallRequest) -> Authorization:
         """Reserve the most that the call can cost; answers after commit, or with ERROR."""
@@ -139,17 +144,22 @@ class Controller:
 
     async def _outcome(self, future: asyncio.Future[Outcome]) -> Outcome:
         """What comes of a question within the deadline. Raises StorageError."""
-        await asyncio.wait({future}, timeout=self._answers.deadline_seconds)
-        # An answer that came together with the deadline is an answer: it is booked.
-        if not future.done():
-            future.cancel()
-            raise TransientError("the database did not answer in time")
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        # An answer that came together with the deadline is an answer, it is booked: what is done
+        # cannot be cancelled.
+        deadline = loop.call_later(self._answers.deadline_seconds, future.cancel)
         try:
-            return future.result()
+            return await future
         except StorageError:
             raise
+        except asyncio.CancelledError:
+            if task is not None and task.cancelling():
+                raise  # nobody waits any more
+            raise TransientError("the database did not answer in time") from None
         except Exception as error:
             raise StorageError("the request could not be decided") from error
+        finally:
+            deadline.cancel()
 
     def _give_up(self, request: CallRequest, future: asyncio.Future[Outcome]) -> None:
         """Nobody waits for the answer any more; if it is there already, it is given back."""
@@ -341,7 +351,7 @@ class Controller:
                 _log_unreserved(outcome.unreserved)
                 self._in_background(self._end_unreserved(outcome.unreserved))
             if outcome.left is not None:
-                self._keep_report(outcome.left)
+                self._keep(outcome.left)
             if outcome.unclear and self._legs is not None:
                 self._legs.look(outcome.unclear)
             for settlement in outcome.settled:
@@ -350,8 +360,11 @@ class Controller:
                 _log_settlement(settlement)
                 self._end_expired(settlement)
 
-    def _keep_report(self, report: HangupReport) -> None:
-        """Should the listener turn out to have been deaf, it tells how long the call was."""
+    def keep_report(self, report: HangupReport) -> None:
+        """Should the listener turn out to have been deaf, it tells how long the call was.
+
+        The oldest are forgotten once there are MOST_REPORTS.
+        """
         self._reports[report.call_id] = report
         if len(self._reports) > MOST_REPORTS:
             del self._reports[next(iter(self._reports))]
@@ -375,10 +388,13 @@ def _log_unreserved(event: LegAnswered) -> None:
 
 
 def _log_settlement(settlement: Settlement) -> None:
+    if not log.isEnabledFor(logging.INFO):
+        return
+    completed = settlement.state is CallState.COMPLETED
     log.info(
-        "call settled" if settlement.state is CallState.COMPLETED else "call released",
+        "call settled" if completed else "call released",
         extra={
-            "action": "settled" if settlement.state is CallState.COMPLETED else "released",
+            "action": "settled" if completed else "released",
             "call_id": settlement.call.call_id,
             "by": settlement.ending.settled_by,
             "billsec": settlement.billsec,

@@ -15,7 +15,8 @@ attempt held until it was over.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TypeAlias
+from dataclasses import dataclass, field
+from typing import TypeAlias, TypeVar
 
 from astcredit.domain.books import ClientBooks, OpenCall
 from astcredit.domain.calls import (
@@ -45,8 +46,11 @@ from astcredit.service.ports import (
     BooksTransaction,
     CatalogSource,
     Channel,
+    FoundCall,
     Links,
+    Locked,
     NoLinks,
+    Wanted,
 )
 
 Carried: TypeAlias = Mapping[str, Outcome]
@@ -57,6 +61,11 @@ Screened: TypeAlias = Mapping[str, Inquiry | Decision]
 """What the catalog says of the requests, by the id of the call."""
 
 NO_LINKS = NoLinks()
+Subjects: TypeAlias = tuple[set[str], set[Channel]]
+"""The calls that operations mean: by their ids, and by their channels."""
+
+AnyCall = TypeVar("AnyCall", FoundCall, OpenCall)
+
 EMPTY = compile_catalog(0, {}, {}, {})
 
 
@@ -89,49 +98,69 @@ class Ledger:
         the attempt would have answered. Raises StorageError; then nothing was changed, except
         that CommitUnknown leaves it open.
         """
-        outcomes.clear()
-        async with self._books.transaction() as transaction:
-            catalog = await self._catalog_for(operations, transaction)
-            batch = await self._open_batch(transaction, catalog, operations, carried)
-            outcomes.extend(batch.apply(operation) for operation in operations)
-            if batch.changes:
-                await transaction.write(batch.changes)
+        asks = any(isinstance(operation, CallRequest | RouteRequest) for operation in operations)
+        version = 0
+        while True:
+            # The newest catalog known here is nearly always the newest there is: the transaction
+            # that is to lock the clients says whether it was, which saves asking first.
+            catalog = await self._catalog.at_least(version) if asks else EMPTY
+            outcomes.clear()
+            try:
+                async with self._books.transaction() as transaction:
+                    opening = _Opening(operations, self._screened(operations, catalog))
+                    opened = await self._open(transaction, opening, carried, asks=asks)
+                    if opened.version > max(version, catalog.version):
+                        raise _NewerCatalog(opened.version)
+                    batch = await self._batch(transaction, catalog, opening, opened, carried)
+                    outcomes.extend(batch.apply(operation) for operation in operations)
+                    if batch.changes:
+                        await transaction.write(batch.changes)
+                return
+            except _NewerCatalog as newer:
+                version = newer.version
 
-    async def _catalog_for(
-        self, operations: Sequence[Operation], transaction: BooksTransaction
-    ) -> Catalog:
-        """The catalog as the transaction sees it; endings are settled without one."""
-        if any(isinstance(operation, CallRequest | RouteRequest) for operation in operations):
-            return await self._catalog.at_least(await transaction.catalog_version())
-        return EMPTY
+    async def _open(
+        self, transaction: BooksTransaction, opening: _Opening, carried: Carried, *, asks: bool
+    ) -> Locked:
+        """Find the open calls that are meant, and lock all that can be known to be needed."""
+        call_ids, channels = _subjects(opening.operations)
+        if call_ids or channels:
+            opening.found = await transaction.find(call_ids, channels)
+        return await transaction.lock(
+            Wanted(
+                version=asks,
+                clients=opening.clients(),
+                calls=opening.found,
+                # What counters a next route touches is known once its call is read; all are locked
+                # in one order, so none before.
+                levels=() if opening.reroutes else opening.levels(),
+                recorded=opening.requests() & set(carried),
+                nodes=opening.nodes(),
+            )
+        )
 
-    async def _open_batch(
+    async def _batch(
         self,
         transaction: BooksTransaction,
         catalog: Catalog,
-        operations: Sequence[Operation],
+        opening: _Opening,
+        locked: Locked,
         carried: Carried,
     ) -> Batch:
-        screened = self._screened(operations, catalog)
-        call_ids, channels = _subjects(operations)
-        found = await transaction.find_open(call_ids, channels) if call_ids or channels else {}
-        client_ids = {*found.values(), *_payers(screened.values())}
-        clients = await transaction.lock_clients(client_ids) if client_ids else {}
-        calls = await transaction.load_open(found) if found else ()
-        routings = self._routings(operations, calls, catalog)
-        levels = _levels(screened.values(), routings, calls)
-        uses = await transaction.lock_uses(levels) if levels else {}
-        repeated = {o.call_id for o in operations if isinstance(o, CallRequest)} & set(carried)
-        recorded = await transaction.recorded(repeated) if repeated else frozenset()
-        known = {id: carried[id] for id in carried if id not in repeated or id in recorded}
+        routings = self._routings(opening.operations, locked.calls, catalog)
+        uses = dict(locked.uses)
+        needed = opening.levels() | _levels(opening.ending(locked.calls), routings)
+        further = needed - uses.keys()
+        if further:
+            # Of a next route; or else a call was moved there just before it was locked.
+            uses.update(await transaction.lock_uses(further))
         now_ms = self._now_ms()
-        periods = _periods(clients.values(), calls, now_ms)
+        periods = _periods(locked.clients.values(), locked.calls, now_ms)
         usages = await transaction.load_usages(periods) if periods else {}
-        gone = {o.call_id for o in operations if isinstance(o, Gone | Expire)}
-        nodes = {call.node for call in calls if call.call_id in gone}
-        heard = await transaction.heard_until(nodes) if nodes else {}
-        rows = BatchRows(clients, calls, uses, usages, heard)
-        answers = BatchAnswers(screened, routings, known)
+        requests = opening.requests()
+        known = {id: carried[id] for id in carried if id not in requests or id in locked.recorded}
+        rows = BatchRows(locked.clients, locked.calls, uses, usages, locked.heard)
+        answers = BatchAnswers(opening.screened, routings, known)
         return Batch(rows, answers, self._policy, now_ms, self._links, self._denied_cdr)
 
     def _screened(self, operations: Iterable[Operation], catalog: Catalog) -> Screened:
@@ -167,21 +196,75 @@ class Ledger:
         return {id: routing for id, routing in found.items() if routing is not None}
 
 
-def _payers(screened: Iterable[Inquiry | Decision]) -> set[int]:
-    accounts = (found.account for found in screened)
-    return {account.client_id for account in accounts if account is not None}
+class _NewerCatalog(Exception):  # noqa: N818 - not a fault
+    """The calls were looked at with a catalog that has changed since."""
+
+    def __init__(self, version: int) -> None:
+        self.version = version
 
 
-def _levels(
-    screened: Iterable[Inquiry | Decision],
-    routings: Mapping[str, Routing],
-    calls: Iterable[OpenCall],
-) -> set[Level]:
-    """Every counter that the batch may look at or change."""
+@dataclass(slots=True)
+class _Opening:
+    """What is known of a batch before its rows are locked."""
+
+    operations: Sequence[Operation]
+    screened: Screened
+    found: Mapping[str, FoundCall] = field(default_factory=dict)
+    _meant: Subjects = field(init=False)
+
+    def __post_init__(self) -> None:
+        answers = [o for o in self.operations if isinstance(o, LegAnswered)]
+        call_ids, channels = _subjects(o for o in self.operations if not isinstance(o, LegAnswered))
+        # A leg that is answered and ends in one batch is known by its answer alone.
+        both = [o for o in answers if Channel(o.node, o.leg_uniqueid) in channels]
+        also_ids, also_channels = _subjects(both)
+        self._meant = call_ids | also_ids, channels | also_channels
+
+    @property
+    def reroutes(self) -> bool:
+        """Whether a next route is asked for."""
+        return any(isinstance(operation, RouteRequest) for operation in self.operations)
+
+    def clients(self) -> set[int]:
+        """Whose calls they are."""
+        accounts = (found.account for found in self.screened.values())
+        payers = {account.client_id for account in accounts if account is not None}
+        return payers | {call.client_id for call in self.found.values()}
+
+    def levels(self) -> set[Level]:
+        """The counters that the batch may look at or change, as far as is known."""
+        levels: set[Level] = set()
+        for inquiry in self.screened.values():
+            if isinstance(inquiry, Inquiry):
+                levels.update(inquiry.levels())
+        for call in self.ending(self.found.values()):
+            levels.update(call.occupancy.levels())
+        return levels
+
+    def ending(self, calls: Iterable[AnyCall]) -> list[AnyCall]:
+        """Those of the calls of which an operation does more than to note their answer."""
+        call_ids, channels = self._meant
+        return [
+            call
+            for call in calls
+            if call.call_id in call_ids
+            or Channel(call.node, call.uniqueid) in channels
+            or (call.leg_uniqueid and Channel(call.node, call.leg_uniqueid) in channels)
+        ]
+
+    def nodes(self) -> set[str]:
+        """The servers of calls of which it is asked up to when they were heard of."""
+        gone = {o.call_id for o in self.operations if isinstance(o, Gone | Expire)}
+        return {call.node for call_id, call in self.found.items() if call_id in gone}
+
+    def requests(self) -> set[str]:
+        """The ids of the calls that are asked for."""
+        return {o.call_id for o in self.operations if isinstance(o, CallRequest)}
+
+
+def _levels(calls: Iterable[OpenCall], routings: Mapping[str, Routing]) -> set[Level]:
+    """The counters of calls, and of the routes that they may take next."""
     levels: set[Level] = set()
-    for inquiry in screened:
-        if isinstance(inquiry, Inquiry):
-            levels.update(inquiry.levels())
     for call in calls:
         levels.update(call.occupancy.levels())
         routing = routings.get(call.call_id)
@@ -199,19 +282,22 @@ def _periods(
     return periods | {(call.client_id, period) for call in calls for period in call.periods}
 
 
-def _subjects(operations: Iterable[Operation]) -> tuple[set[str], set[Channel]]:
+def _subjects(operations: Iterable[Operation]) -> Subjects:
     call_ids: set[str] = set()
     channels: set[Channel] = set()
     for operation in operations:
         match operation:
             case Undelivered(call_id) | Expire(call_id) | Gone(call_id) | Reconciled(call_id):
                 call_ids.add(call_id)
-            case RouteRequest(call_id=call_id, node=node, uniqueid=uniqueid):
-                call_ids.add(call_id)
-                channels.add(Channel(node, uniqueid))
-            case LegAnswered(node=node, caller_uniqueid=uniqueid, call_id=call_id):
-                call_ids.add(call_id)
-                channels.add(Channel(node, uniqueid))
+            case (
+                RouteRequest(call_id=call_id, node=node, uniqueid=uniqueid)
+                | LegAnswered(call_id=call_id, node=node, caller_uniqueid=uniqueid)
+            ):
+                # A call that is named is meant, and no other that its channel made.
+                if call_id:
+                    call_ids.add(call_id)
+                else:
+                    channels.add(Channel(node, uniqueid))
             case HangupReport(node=node, uniqueid=uniqueid, call_id=call_id):
                 call_ids.add(call_id)
                 channels.add(Channel(node, uniqueid))

@@ -14,6 +14,7 @@ from astcredit.domain.calls import (
     RouteRequest,
 )
 from astcredit.domain.decisions import Decision
+from astcredit.domain.records import record
 from astcredit.domain.routing import Route
 from astcredit.domain.settlement import Ending, Settlement
 
@@ -79,7 +80,7 @@ Operation: TypeAlias = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Answered:
     """An open call was answered: the call as it stands now."""
 
@@ -103,7 +104,7 @@ class NoFurtherRoute:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Changed:
     """What an operation that is not a request did; empty when it had nothing to change.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from astcredit.domain.alerts import Alert
 from astcredit.domain.books import ClientBooks, LedgerEntry, OpenCall
@@ -19,17 +19,17 @@ from astcredit.domain.calls import (
     Origin,
     RouteRequest,
 )
-from astcredit.domain.capacity import Level, Uses
+from astcredit.domain.capacity import Level, Occupancy, Uses
 from astcredit.domain.catalog import Catalog
 from astcredit.domain.decisions import Decision
 from astcredit.domain.quotas import ClientPeriod, Usage
+from astcredit.domain.records import record
 from astcredit.domain.settlement import Settlement
 from astcredit.domain.states import CallState
 from astcredit.service.operations import Answered, Rerouted
 
 
-@dataclass(frozen=True, slots=True)
-class Channel:
+class Channel(NamedTuple):
     """A channel of an Asterisk server."""
 
     node: str
@@ -71,7 +71,7 @@ class OpenOnNode:
     seconds: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class NewCall:
     """The first half of a CDR; with a reservation when `decision` allows the call."""
 
@@ -120,16 +120,59 @@ class Changes:
             self.uses[level] = self.uses.get(level, 0) + calls
 
 
+@record
+class FoundCall:
+    """What is known of an open call before its client is locked: where it is counted may change
+    until then."""
+
+    call_id: str
+    client_id: int
+    node: str
+    uniqueid: str
+    leg_uniqueid: str | None
+    occupancy: Occupancy
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Rows that a transaction locks and reads, in this order and in as few steps as it can.
+
+    `version`: that of the catalog, as the transaction sees it. `clients` are locked in the order of
+    their ids, counters of `levels` in that of their keys. `calls`: those of them that are still
+    open. `recorded`: those of the ids that have a CDR. `nodes`: up to when all that happened there
+    is on record.
+    """
+
+    version: bool = False
+    clients: Collection[int] = ()
+    calls: Collection[str] = ()
+    levels: Collection[Level] = ()
+    recorded: Collection[str] = ()
+    nodes: Collection[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Locked:
+    """The rows of a `Wanted`, as far as there are any."""
+
+    version: int = 0
+    clients: Mapping[int, ClientBooks] = field(default_factory=dict)
+    calls: Sequence[OpenCall] = ()
+    uses: Uses = field(default_factory=dict)
+    recorded: frozenset[str] = frozenset()
+    heard: Mapping[str, int] = field(default_factory=dict)
+
+
 class BooksTransaction(Protocol):
     """One database transaction on the books. Every method may raise StorageError."""
 
-    async def catalog_version(self) -> int:
-        """The version of the catalog as this transaction sees it."""
-
-    async def find_open(
+    async def find(
         self, call_ids: Collection[str], channels: Collection[Channel]
-    ) -> Mapping[str, int]:
-        """Open calls by id, by calling channel or by answered leg: call id → client id."""
+    ) -> Mapping[str, FoundCall]:
+        """Open calls by id, by calling channel or by answered leg; nothing is locked."""
+
+    async def lock(self, wanted: Wanted) -> Locked:
+        """Lock and read rows."""
 
     async def lock_clients(self, ids: Collection[int]) -> Mapping[int, ClientBooks]:
         """Lock clients, in the one fixed order, and read their books."""
@@ -144,14 +187,8 @@ class BooksTransaction(Protocol):
     async def load_usages(self, periods: Collection[ClientPeriod]) -> Mapping[ClientPeriod, Usage]:
         """What clients used in those periods, if anything; to be asked once they are locked."""
 
-    async def heard_until(self, nodes: Collection[str]) -> Mapping[str, int]:
-        """Up to when all that happened on those nodes is on record; nothing for others."""
-
-    async def recorded(self, call_ids: Collection[str]) -> frozenset[str]:
-        """Those of the ids that have a CDR; to be asked once their clients are locked."""
-
     async def write(self, changes: Changes) -> None:
-        """Write everything."""
+        """Write everything, at the latest when the transaction is committed."""
 
 
 class Books(Protocol):

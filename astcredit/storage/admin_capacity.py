@@ -13,6 +13,7 @@ from astcredit.domain.capacity import Direction, Level, Occupancy, Scope
 from astcredit.service.capacity_ports import Counters, LevelInUse, LevelQuery
 from astcredit.service.routing_ports import Place
 from astcredit.storage.books import SqlBooksTransaction
+from astcredit.storage.sessions import CoreSession
 from astcredit.storage.sql import SqlDialect, Value
 from astcredit.storage.tables import (
     astaccount,
@@ -49,7 +50,7 @@ class SqlCapacity:
     def __init__(self, connection: AsyncConnection, dialect: SqlDialect) -> None:
         self._connection = connection
         self._sql = dialect
-        self._books = SqlBooksTransaction(connection, dialect)
+        self._books = SqlBooksTransaction(CoreSession(connection), dialect)
 
     async def levels(self, wanted: LevelQuery) -> Sequence[LevelInUse]:
         """The levels with a limit or with calls up that fit, the widest first."""

@@ -14,6 +14,7 @@ from astcredit.domain.periods import bounds, is_month
 from astcredit.domain.quotas import ClientPeriod, QuotaLimits, Usage
 from astcredit.service.quota_ports import QuotaClient
 from astcredit.storage.books import SqlBooksTransaction
+from astcredit.storage.sessions import CoreSession
 from astcredit.storage.sql import SqlDialect
 from astcredit.storage.tables import astcdr, astclient, astcreditres, astquota
 
@@ -29,7 +30,7 @@ class SqlQuotas:
 
     def __init__(self, connection: AsyncConnection, dialect: SqlDialect) -> None:
         self._connection = connection
-        self._books = SqlBooksTransaction(connection, dialect)
+        self._books = SqlBooksTransaction(CoreSession(connection), dialect)
 
     async def clients(self, name: str | None = None) -> Sequence[QuotaClient]:
         """The clients that have a quota, or one of them, by name."""

@@ -30,6 +30,7 @@ from astcredit.storage.admin_routing import SqlRouting
 from astcredit.storage.books import SqlBooksTransaction
 from astcredit.storage.database import Database
 from astcredit.storage.rates import SqlRates
+from astcredit.storage.sessions import CoreSession
 from astcredit.storage.sql import SqlDialect
 from astcredit.storage.tables import (
     CATALOG_VERSION,
@@ -93,7 +94,7 @@ class SqlAdminTransaction:
     def __init__(self, connection: AsyncConnection, dialect: SqlDialect) -> None:
         self._connection = connection
         self._sql = dialect
-        self._books = SqlBooksTransaction(connection, dialect)
+        self._books = SqlBooksTransaction(CoreSession(connection), dialect)
         self.accounts = SqlAccounts(connection, dialect)
         self.resellers = SqlResellers(connection)
         self.blocks = SqlBlocks(connection)

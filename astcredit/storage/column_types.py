@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Dialect, Integer, Numeric, String, Text, TypeDecorator
@@ -14,16 +15,29 @@ from sqlalchemy.dialects.mysql import DATETIME
 from sqlalchemy.types import TypeEngine
 
 from astcredit.domain.instants import instant_text
-from astcredit.domain.money import MICROS, amount_text
+from astcredit.domain.money import MICROS, Micros, amount_text
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def instant_ms(value: datetime | str) -> int:
     """Milliseconds of what a driver returns for a time: a naive UTC datetime, or its text."""
-    instant = datetime.fromisoformat(value) if isinstance(value, str) else value
-    elapsed = instant.replace(tzinfo=UTC) - _EPOCH
+    if isinstance(value, str):
+        return _text_ms(value)
+    elapsed = value.replace(tzinfo=UTC) - _EPOCH
     return elapsed.days * 86_400_000 + elapsed.seconds * 1000 + elapsed.microseconds // 1000
+
+
+@lru_cache(maxsize=4096)  # a batch reads each instant of its calls, and many twice
+def _text_ms(text: str) -> int:
+    return instant_ms(datetime.fromisoformat(text))
+
+
+def micros(value: int | str | Decimal) -> Micros:
+    """Micros of what a driver returns for an amount: micros, or a decimal with six decimals."""
+    if isinstance(value, str):
+        return int(value.replace(".", ""))
+    return int(value * MICROS) if isinstance(value, Decimal) else value
 
 
 class Amount(TypeDecorator[int]):

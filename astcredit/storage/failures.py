@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import cast
+
+import pymysql
+from pymysql.err import MySQLError
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError
 
 from astcredit.service.errors import CommitUnknown, PoisonError, StorageError, TransientError
+from astcredit.storage.wire import StatementFailed
 
 # MariaDB and MySQL error codes after which the connection is gone, and with it the answer to
 # what was under way.
@@ -45,16 +50,16 @@ POISON_CODES = frozenset(
 
 def is_lost(error: BaseException) -> bool:
     """Whether the connection went away, and with it the answer to what was under way."""
-    if isinstance(error, TimeoutError | OSError):
+    if isinstance(error, TimeoutError | OSError | MySQLError):
+        return True  # the driver's own error, of no statement: it could not connect or go on
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
-    if not isinstance(error, DBAPIError):
-        return False
-    return error.connection_invalidated or error_code(error) in LOST_CODES
+    return error_code(error) in LOST_CODES
 
 
 def is_elsewhere(error: BaseException) -> bool:
     """Whether the server cannot do it, but another one of its cluster may."""
-    return isinstance(error, DBAPIError) and error_code(error) in ELSEWHERE_CODES
+    return error_code(error) in ELSEWHERE_CODES
 
 
 def translate(error: Exception, *, committing: bool) -> StorageError:
@@ -72,26 +77,37 @@ def translate(error: Exception, *, committing: bool) -> StorageError:
 def _blames_value(error: Exception) -> bool:
     if isinstance(error, IntegrityError | DataError):
         return True
-    return isinstance(error, DBAPIError) and error_code(error) in POISON_CODES
+    if isinstance(_cause(error), pymysql.IntegrityError | pymysql.DataError):
+        return True
+    return error_code(error) in POISON_CODES
 
 
 def _rolled_back(error: Exception) -> bool:
-    return isinstance(error, DBAPIError) and error_code(error) in ROLLED_BACK_CODES
+    return error_code(error) in ROLLED_BACK_CODES
 
 
-def error_code(error: DBAPIError) -> int:
+def error_code(error: BaseException) -> int:
     """The server's error code, or 0."""
-    arguments = error.orig.args if error.orig is not None else ()
+    arguments = _cause(error).args
     return arguments[0] if arguments and isinstance(arguments[0], int) else 0
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What the driver said, without what was wrapped around it."""
+    if isinstance(error, StatementFailed):
+        return cast(BaseException, error.error)
+    if isinstance(error, DBAPIError) and error.orig is not None:
+        return error.orig
+    return error
 
 
 def _text(error: Exception) -> str:
     """One line without the statement: its parameters are callers' numbers."""
     if isinstance(error, TimeoutError):
         return "the database did not answer in time"
-    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    cause = _cause(error)
     return " ".join(f"{type(cause).__name__}: {cause}".split())
 
 
-DRIVER_ERRORS = (SQLAlchemyError, OSError, TimeoutError)
+DRIVER_ERRORS = (SQLAlchemyError, MySQLError, StatementFailed, OSError, TimeoutError)
 """What `translate` is for."""

@@ -13,9 +13,10 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import aiomysql
 from sqlalchemy import URL, Engine, event, make_url
 from sqlalchemy.exc import DisconnectionError
+
+from astcredit.storage.wire import WireConnection
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +116,7 @@ class Hosts:
 async def _in_time(**parameters: object) -> Any:
     """A connection. The driver's own limit is for the network alone, and the network of a frozen
     server is alive."""
-    connection = aiomysql.Connection(**parameters)
+    connection = WireConnection(**parameters)
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
             await connection.ping(reconnect=True)

@@ -19,6 +19,7 @@ from astcredit.service.reconciliation_ports import DoubtfulCall
 from astcredit.storage.admin_history import SqlHistory
 from astcredit.storage.books import SqlBooksTransaction
 from astcredit.storage.database import Database
+from astcredit.storage.sessions import CoreSession
 from astcredit.storage.sql import SqlDialect
 from astcredit.storage.tables import astcdr, astclient, astcreditres, astledger, fit
 
@@ -85,7 +86,7 @@ class SqlReconciliationTransaction:
     def __init__(self, connection: AsyncConnection, dialect: SqlDialect, *, locks: bool) -> None:
         self._connection = connection
         self._locks = locks
-        self.books = SqlBooksTransaction(connection, dialect)
+        self.books = SqlBooksTransaction(CoreSession(connection), dialect)
         self._history = SqlHistory(connection)
 
     async def clients(self, ids: Collection[int]) -> Mapping[int, ClientBooks]:

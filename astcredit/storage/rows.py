@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from astcredit.domain.alerts import Alert, Audience
@@ -16,9 +17,9 @@ from astcredit.domain.rating import Rate
 from astcredit.domain.settlement import Settlement
 from astcredit.domain.states import CallState
 from astcredit.service.operations import Answered
-from astcredit.service.ports import NewCall, OpenOnNode
+from astcredit.service.ports import FoundCall, NewCall, OpenOnNode
 from astcredit.storage import tables
-from astcredit.storage.column_types import instant_ms, seconds_text
+from astcredit.storage.column_types import instant_ms, micros, seconds_text
 from astcredit.storage.sql import SqlDialect, Value
 from astcredit.storage.tables import fit
 
@@ -47,6 +48,10 @@ RESERVATION = (
     "date_created", "expires_at", "account_id", "reseller_id", "route_id", "term_account_id",
     "term_client_id", "term_reseller_id", "quota_month", "quota_day",
 )  # fmt: skip
+FOUND_CALL = (
+    "call_id, client_id, node, uniqueid, leg_uniqueid, account_id, reseller_id, route_id,"
+    " term_account_id, term_client_id, term_reseller_id"
+)
 RESERVATION_REROUTE = (
     "route_id", "term_account_id", "term_client_id", "term_reseller_id", "routes_tried",
 )  # fmt: skip
@@ -242,23 +247,35 @@ def client_row(sql: SqlDialect, books: ClientBooks) -> Sequence[Value]:
 
 
 def client_books(row: Sequence[Any]) -> ClientBooks:
-    """A client's books: the columns in the order of the fields, amounts as micros."""
+    """A client's books: the columns in the order of the fields."""
     id, kind, balance, limit, reserved, calls, seq, monthly, daily, zone, low, told, counted = row
     return ClientBooks(
-        id,
+        int(id),
         ClientKind(kind),
-        balance,
-        limit,
-        reserved,
-        calls,
-        seq,
-        monthly,
-        daily,
+        micros(balance),
+        _optional_micros(limit),
+        micros(reserved),
+        int(calls),
+        int(seq),
+        _optional_micros(monthly),
+        _optional_micros(daily),
         zone,
-        low,
-        bool(told),
-        bool(counted),
+        _optional_micros(low),
+        int(told) != 0,
+        int(counted) != 0,
     )
+
+
+def found_call(row: Sequence[Any]) -> FoundCall:
+    """A row of `FOUND_CALL`."""
+    call_id, client_id, node, uniqueid, leg, *places = row
+    return FoundCall(call_id, int(client_id), node, uniqueid, leg, _occupancy(tuple(places)))
+
+
+@lru_cache(maxsize=4096)  # the calls of one account have the same
+def _occupancy(places: tuple[Any, ...]) -> Occupancy:
+    """The columns of `OCCUPANCY`."""
+    return Occupancy(*map(_optional_int, places))
 
 
 def usage_row(sql: SqlDialect, key: ClientPeriod, usage: Usage) -> Sequence[Value]:
@@ -276,9 +293,16 @@ def usage_row(sql: SqlDialect, key: ClientPeriod, usage: Usage) -> Sequence[Valu
 
 
 def usage(row: Sequence[Any]) -> Usage:
-    """A row of `USAGE` without its key, amounts as micros."""
-    instants = (None if at is None else instant_ms(at) for at in row[5:])
-    return Usage(*row[:5], *instants)
+    """A row of `USAGE` without its key."""
+    quota, spent, reserved, waived, told, *instants = row
+    return Usage(
+        _optional_micros(quota),
+        micros(spent),
+        micros(reserved),
+        micros(waived),
+        int(told),
+        *(None if at is None else instant_ms(at) for at in instants),
+    )
 
 
 def outbox_rows(alert: Alert) -> Sequence[Sequence[Value]]:
@@ -311,63 +335,70 @@ OCCUPANCY = (
 )  # fmt: skip
 
 
-def open_call_columns(sql: SqlDialect) -> str:
-    """What `open_call` wants of astcreditres r and astcdr c."""
-    micros = sql.micros
-    return ", ".join(
-        (
-            *OPEN_CALL,
-            *OCCUPANCY,
-            micros("r.reservedamount"),
-            "c.prefix",
-            "c.destination",
-            *_charge_columns(sql, "c."),
-            "c.cost_prefix",
-            "c.destination",
-            *_charge_columns(sql, "c.cost_"),
-        )
-    )
+CHARGES = (
+    "rate", "connect_fee", "first_increment", "next_increment", "grace_seconds", "minimum_charge",
+)  # fmt: skip
+"""A rate's columns as `_charges` writes them; in a terminator's, each behind cost_."""
 
-
-def _charge_columns(sql: SqlDialect, start: str) -> Sequence[str]:
-    """A rate's columns as `_charges` writes them; the first is named rate in both cases."""
-    return (
-        sql.micros(f"{start}rate"),
-        sql.micros(f"{start}connect_fee"),
-        f"{start}first_increment",
-        f"{start}next_increment",
-        f"{start}grace_seconds",
-        sql.micros(f"{start}minimum_charge"),
+OPEN_CALL_COLUMNS = ", ".join(
+    (
+        *OPEN_CALL,
+        *OCCUPANCY,
+        "r.reservedamount",
+        "c.prefix",
+        "c.destination",
+        *(f"c.{column}" for column in CHARGES),
+        "c.cost_prefix",
+        "c.destination",
+        *(f"c.cost_{column}" for column in CHARGES),
     )
+)
+"""What `open_call` wants of astcreditres r and astcdr c."""
 
 
 def open_call(row: Sequence[Any]) -> OpenCall:
-    """A row of `open_call_columns`."""
+    """A row of `OPEN_CALL_COLUMNS`."""
     said, places = row[: len(OPEN_CALL)], row[len(OPEN_CALL) :][: len(OCCUPANCY)]
     reserved, *rates = row[len(OPEN_CALL) + len(OCCUPANCY) :]
     rate, cost = rates[:8], rates[8:]
     dialed_at, answered_at, number, callerid, tried, routes, month, day = said[9:]
     return OpenCall(
         call_id=said[0],
-        client_id=said[1],
+        client_id=int(said[1]),
         node=said[2],
         uniqueid=said[3],
         leg_uniqueid=said[4],
         state=CallState(said[5]),
-        rate=Rate(*rate),
-        reserved=reserved,
-        seconds=said[6],
+        rate=_rate(tuple(rate)),
+        reserved=micros(reserved),
+        seconds=int(said[6]),
         created_at_ms=instant_ms(said[7]),
         expires_at_ms=instant_ms(said[8]),
         dialed_at_ms=None if dialed_at is None else instant_ms(dialed_at),
         answered_at_ms=None if answered_at is None else instant_ms(answered_at),
-        occupancy=Occupancy(*places),
+        occupancy=_occupancy(tuple(places)),
         number=number,
         callerid=callerid,
-        cost_rate=None if cost[2] is None else Rate(*cost),
+        cost_rate=None if cost[2] is None else _rate(tuple(cost)),
         routes_tried=tuple(map(int, filter(None, routes.split(ROUTE_SEPARATOR)))),
         tried=tried,
         periods=() if month is None else (month, day),
+    )
+
+
+@lru_cache(maxsize=4096)  # a Rate checks itself, and few of them make most calls
+def _rate(row: tuple[Any, ...]) -> Rate:
+    """Prefix, destination and the columns of `CHARGES`."""
+    prefix, destination, rate, fee, first, following, grace, least = row
+    return Rate(
+        prefix,
+        destination,
+        micros(rate),
+        micros(fee),
+        int(first),
+        int(following),
+        int(grace),
+        micros(least),
     )
 
 
@@ -380,6 +411,14 @@ def open_on_node(row: Sequence[Any]) -> OpenOnNode:
 
 def _fit(column: str, text: str) -> str:
     return fit(tables.astcdr, column, text)
+
+
+def _optional_micros(amount: Any) -> int | None:
+    return None if amount is None else micros(amount)
+
+
+def _optional_int(value: Any) -> int | None:
+    return None if value is None else int(value)
 
 
 def _optional_instant(instant: int | None) -> Value:

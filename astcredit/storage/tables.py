@@ -6,6 +6,7 @@ milliseconds, on SQLite and on MariaDB/MySQL alike.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from sqlalchemy import (
@@ -378,8 +379,16 @@ astaudit = Table(
 
 def fit(table: Table, column: str, text: str) -> str:
     """`text` cut to what the column holds, and made storable whatever a caller sent."""
-    most = table.c[column].type.length  # type: ignore[attr-defined]
+    most = _length(table.name, column)
+    if len(text) <= most and text.isascii():
+        return text
     return text[:most].encode("utf-8", "replace").decode()
+
+
+@cache
+def _length(table: str, column: str) -> int:
+    """How many characters a column holds: looking that up in a Table takes longer than cutting."""
+    return int(metadata.tables[table].c[column].type.length)  # type: ignore[attr-defined]
 
 
 def id_of(table: Table, name: str) -> ScalarSelect[Any] | None:

@@ -200,6 +200,8 @@ class AgiLine:
             await session.closed
         finally:
             session.close()
+        if not server.alive:  # what it was told went with it
+            self._judge.disturbed("report", 10.0, chan.node.name)
         if fate is Fate.CUT_TAKEN:
             self._judge.tear(chan.variables["AC_CALL"])
         self._judge.note("agi", script, chan.uniqueid, fate.name, _answer(chan))

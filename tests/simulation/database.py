@@ -18,9 +18,18 @@ from astcredit.domain.capacity import Level, Uses
 from astcredit.domain.catalog import Catalog
 from astcredit.domain.quotas import ClientPeriod, Usage
 from astcredit.service.errors import CommitUnknown, TransientError
-from astcredit.service.ports import Changes, Channel, EndedCall, OpenOnNode
+from astcredit.service.ports import (
+    Changes,
+    Channel,
+    EndedCall,
+    FoundCall,
+    Locked,
+    OpenOnNode,
+    Wanted,
+)
 from simulation.chance import Chance
 from simulation.store import Store
+from support.memory_books import found_call
 
 TRANSACTION_SECONDS = 5.0
 """As the program's own limit for a transaction."""
@@ -199,18 +208,25 @@ class Transaction:
         self.done = False
         self.abandoned = False
 
-    async def catalog_version(self) -> int:
-        return 1
-
-    async def find_open(
+    async def find(
         self, call_ids: Collection[str], channels: Collection[Channel]
-    ) -> Mapping[str, int]:
+    ) -> Mapping[str, FoundCall]:
         await self._connection.trip()
         store = self._store
         found = {id for id in call_ids if id in store.open}
         for channel in channels:
             found.update(store.of_channel(channel))
-        return {id: store.open[id].client_id for id in sorted(found)}
+        return {id: found_call(store.open[id]) for id in sorted(found)}
+
+    async def lock(self, wanted: Wanted) -> Locked:
+        store = self._store
+        clients = await self.lock_clients(wanted.clients)
+        calls = await self.load_open(wanted.calls)
+        uses = await self.lock_uses(wanted.levels) if wanted.levels else {}
+        recorded = frozenset(id for id in wanted.recorded if id in store.cdrs)
+        heard = {node: store.heard[node] for node in sorted(wanted.nodes) if node in store.heard}
+        await self._connection.trip()
+        return Locked(1 if wanted.version else 0, clients, calls, uses, recorded, heard)
 
     async def lock_clients(self, ids: Collection[int]) -> Mapping[int, ClientBooks]:
         await self._connection.trip()
@@ -233,14 +249,6 @@ class Transaction:
     async def load_usages(self, periods: Collection[ClientPeriod]) -> Mapping[ClientPeriod, Usage]:
         usages = self._store.usages
         return {period: usages[period] for period in sorted(periods) if period in usages}
-
-    async def heard_until(self, nodes: Collection[str]) -> Mapping[str, int]:
-        heard = self._store.heard
-        return {node: heard[node] for node in sorted(nodes) if node in heard}
-
-    async def recorded(self, call_ids: Collection[str]) -> frozenset[str]:
-        await self._connection.trip()
-        return frozenset(id for id in call_ids if id in self._store.cdrs)
 
     async def write(self, changes: Changes) -> None:
         await self._connection.trip()

@@ -7,8 +7,8 @@ the replacement answer as the real part would without it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 from unittest.mock import patch
@@ -32,9 +32,9 @@ from astcredit.service.errors import StorageError
 from astcredit.service.ledger import Ledger
 from astcredit.service.open_calls import OpenCalls
 from astcredit.service.operations import Changed
-from astcredit.service.ports import Channel
+from astcredit.service.ports import Changes, Channel, Locked, Wanted
 from simulation.ami_line import SimulatedSession
-from simulation.database import Transaction
+from simulation.database import Connection, Transaction
 from simulation.run import Options
 
 
@@ -100,17 +100,23 @@ def _release_on_link_loss() -> Iterator[None]:
 def _decide_in_one_transaction_and_write_in_another() -> Iterator[None]:
     """The rows are unlocked between reading and writing."""
 
-    async def apply(self: Ledger, operations: Any, carried: Any, outcomes: list[Any]) -> None:
-        outcomes.clear()
-        async with self._books.transaction() as reading:
-            catalog = await self._catalog_for(operations, reading)
-            batch = await self._open_batch(reading, catalog, operations, carried)
-            outcomes.extend(batch.apply(operation) for operation in operations)
-        async with self._books.transaction() as writing:
-            if batch.changes:
-                await writing.write(batch.changes)
+    transaction = Connection.transaction
 
-    with patch.object(Ledger, "apply", apply):
+    @asynccontextmanager
+    async def in_two(self: Connection) -> AsyncIterator[Transaction]:
+        kept: list[Changes] = []
+
+        async def keep(changes: Changes) -> None:
+            kept.append(changes)
+
+        async with transaction(self) as reading:
+            reading.write = keep  # type: ignore[method-assign]
+            yield reading
+        async with transaction(self) as writing:
+            for changes in kept:
+                await writing.write(changes)
+
+    with patch.object(Connection, "transaction", in_two):
         yield
 
 
@@ -145,10 +151,12 @@ def _forget_the_increment() -> Iterator[None]:
 def _believe_a_lost_commit() -> Iterator[None]:
     """What an attempt without an answer would have booked is taken for booked: nobody asks."""
 
-    async def all_recorded(self: Transaction, call_ids: Any) -> frozenset[str]:
-        return frozenset(call_ids)
+    lock = Transaction.lock
 
-    with patch.object(Transaction, "recorded", all_recorded):
+    async def all_recorded(self: Transaction, wanted: Wanted) -> Locked:
+        return replace(await lock(self, wanted), recorded=frozenset(wanted.recorded))
+
+    with patch.object(Transaction, "lock", all_recorded):
         yield
 
 

@@ -22,6 +22,7 @@ from astcredit.service.operations import Changed, Expire, Operation, Outcome, Un
 from astcredit.storage.books import SqlBooks, SqlBooksTransaction
 from astcredit.storage.catalog import SqlCatalog
 from astcredit.storage.database import Database
+from astcredit.storage.sessions import CoreSession
 from support.core import (
     EMERGENCY,
     LONGEST_SECONDS,
@@ -291,7 +292,7 @@ def test_a_call_that_is_up_comes_back_as_it_was(database_url: str) -> None:
                 for ledger in (memory.ledger, sql):
                     await ledger.apply([operation], {}, [])
             async with database.transaction(seconds=None) as connection:
-                transaction = SqlBooksTransaction(connection, database.dialect)
+                transaction = SqlBooksTransaction(CoreSession(connection), database.dialect)
                 found = await transaction.load_open([call_id(n) for n in range(1, 6)])
             there = {id: _plain_rates(call) for id, call in memory.books.calls.items()}
             assert {call.call_id: call for call in found} == there
@@ -428,5 +429,26 @@ def test_two_servers_hear_of_the_same_endings(database_url: str) -> None:
             books = await snapshot(one)
             assert books.statuses() == {"completed": 40}
             assert audit(books) == []
+
+    asyncio.run(main())
+
+
+def test_the_largest_batch_is_written_at_once(database_url: str) -> None:
+    """SQLite takes no more than 32,766 values in a statement."""
+
+    async def main() -> None:
+        async with opened(database_url) as database:
+            await seed(database, [prepaid(n, 2_000 * FULL_CALL) for n in range(1, 21)])
+            source, outcomes = SqlCatalog(database, inline_rates=1_000), list[Outcome]()
+            ledger = Ledger(SqlBooks(database), source, policy(), Clock())
+            await ledger.apply([request(n) for n in range(1, 1_025)], {}, outcomes)
+            await ledger.apply([answered(n) for n in range(1, 1_025)], {}, outcomes)
+            await ledger.apply(
+                [leg_ended(n, NOW_MS + 5_000) for n in range(1, 1_025)], {}, outcomes
+            )
+            books = await snapshot(database)
+            assert books.statuses() == {"completed": 1_024}
+            assert audit(books) == []
+            await source.close()
 
     asyncio.run(main())

@@ -63,6 +63,7 @@ class Meeting(SqlBooks):
     async def transaction(self) -> AsyncIterator[SqlBooksTransaction]:
         async with super().transaction() as transaction:
             yield transaction
+            await transaction.session.ask()  # what is written waits for COMMIT if it can
             written, self._written = self._written, None
             if written is not None:
                 await written.wait()

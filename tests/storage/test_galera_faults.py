@@ -62,8 +62,9 @@ def _no_long_pause(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A transaction is given up sooner than after five seconds."""
-    function = Database.transaction.__wrapped__  # type: ignore[attr-defined]
-    monkeypatch.setattr(function, "__defaults__", (IMPATIENT_SECONDS,))
+    for method in (Database.transaction, Database.session):
+        function = method.__wrapped__  # type: ignore[union-attr]
+        monkeypatch.setattr(function, "__defaults__", (IMPATIENT_SECONDS,))
 
 
 def with_quota(client: ClientBooks, quota: int) -> ClientBooks:
@@ -153,6 +154,7 @@ class CutOff(SqlBooks):
     async def transaction(self) -> AsyncIterator[SqlBooksTransaction]:
         async with super().transaction() as transaction:
             yield transaction
+            await transaction.session.ask()  # what is written waits for COMMIT if it can
             node, self._node = self._node, None
             if node is not None:
                 await asyncio.to_thread(node.cut_off)

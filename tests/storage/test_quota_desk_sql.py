@@ -28,6 +28,7 @@ from astcredit.storage.audit import SqlAuditor
 from astcredit.storage.books import SqlBooks, SqlBooksTransaction
 from astcredit.storage.catalog import SqlCatalog
 from astcredit.storage.database import Database
+from astcredit.storage.sessions import CoreSession
 from astcredit.storage.tables import astcdr, astcreditres, astoutbox, astquota
 from support.calls import query
 from support.core import (
@@ -508,7 +509,7 @@ def test_what_a_correction_added_is_part_of_what_was_spent(database_url: str) ->
         async with at.database.transaction() as connection:
             corrected = update(astcdr).where(astcdr.c.id == call_id(1))
             await connection.execute(corrected.values(corrected=-30 * SECOND))
-            books = SqlBooksTransaction(connection, at.database.dialect)
+            books = SqlBooksTransaction(CoreSession(connection), at.database.dialect)
             before = (await books.lock_clients([1]))[1]
             after, refund = before.post(
                 LedgerKind.REFUND,

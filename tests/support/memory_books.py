@@ -27,7 +27,16 @@ from astcredit.domain.settlement import Settlement
 from astcredit.domain.states import CallState
 from astcredit.service.errors import CommitUnknown, PoisonError, TransientError
 from astcredit.service.operations import Answered
-from astcredit.service.ports import Changes, Channel, EndedCall, NewCall, OpenOnNode
+from astcredit.service.ports import (
+    Changes,
+    Channel,
+    EndedCall,
+    FoundCall,
+    Locked,
+    NewCall,
+    OpenOnNode,
+    Wanted,
+)
 
 OPENING = "opening"
 NOWHERE = Occupancy(None)
@@ -397,6 +406,12 @@ class MemoryBooks:
         )
 
 
+def found_call(call: OpenCall) -> FoundCall:
+    """What is known of an open call before its client is locked."""
+    leg = call.leg_uniqueid
+    return FoundCall(call.call_id, call.client_id, call.node, call.uniqueid, leg, call.occupancy)
+
+
 class MemoryTransaction:
     """One transaction: reads what is committed, keeps what is to be written."""
 
@@ -406,18 +421,25 @@ class MemoryTransaction:
         self._counted: frozenset[Level] = frozenset()
         self.changes = Changes()
 
-    async def catalog_version(self) -> int:
-        return 1
-
-    async def find_open(
+    async def find(
         self, call_ids: Collection[str], channels: Collection[Channel]
-    ) -> Mapping[str, int]:
+    ) -> Mapping[str, FoundCall]:
         def is_meant(call: OpenCall) -> bool:
             mine = {call.uniqueid, call.leg_uniqueid}
             by_channel = any(c.node == call.node and c.uniqueid in mine for c in channels)
             return call.call_id in call_ids or by_channel
 
-        return {id: call.client_id for id, call in self._books.calls.items() if is_meant(call)}
+        return {id: found_call(c) for id, c in self._books.calls.items() if is_meant(c)}
+
+    async def lock(self, wanted: Wanted) -> Locked:
+        return Locked(
+            1 if wanted.version else 0,
+            await self.lock_clients(wanted.clients),
+            await self.load_open(wanted.calls),
+            await self.lock_uses(wanted.levels) if wanted.levels else {},
+            frozenset(wanted.recorded) & self._books.cdrs.keys(),
+            {node: at for node, at in self._books.heard.items() if node in wanted.nodes},
+        )
 
     async def lock_clients(self, ids: Collection[int]) -> Mapping[int, ClientBooks]:
         self._locked |= set(ids)
@@ -430,7 +452,7 @@ class MemoryTransaction:
 
     async def lock_uses(self, levels: Collection[Level]) -> Uses:
         assert self._locked, "the clients come first"
-        self._counted = frozenset(levels)
+        self._counted |= frozenset(levels)
         return {level: self._books.uses.get(level, 0) for level in levels}
 
     async def load_usages(self, periods: Collection[ClientPeriod]) -> Mapping[ClientPeriod, Usage]:
@@ -439,12 +461,6 @@ class MemoryTransaction:
             period: self._books.usages[period]
             for period in set(periods) & self._books.usages.keys()
         }
-
-    async def heard_until(self, nodes: Collection[str]) -> Mapping[str, int]:
-        return {node: at for node, at in self._books.heard.items() if node in nodes}
-
-    async def recorded(self, call_ids: Collection[str]) -> frozenset[str]:
-        return frozenset(call_ids) & self._books.cdrs.keys()
 
     async def write(self, changes: Changes) -> None:
         assert changes.clients.keys() <= self._locked, "a client is not locked"

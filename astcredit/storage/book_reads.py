@@ -1,0 +1,110 @@
+"""What a batch of operations asks of the books, as SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from astcredit.domain.books import ClientBooks, OpenCall
+from astcredit.domain.quotas import ClientPeriod, Usage
+from astcredit.service.errors import StorageError
+from astcredit.service.ports import Channel, FoundCall
+from astcredit.storage import rows, tables
+from astcredit.storage.column_types import instant_ms
+from astcredit.storage.sessions import Question
+from astcredit.storage.sql import SqlDialect, Value
+from astcredit.storage.tables import fit
+
+
+class BookReads:
+    """The questions, in the words of one kind of database."""
+
+    def __init__(self, sql: SqlDialect) -> None:
+        self._sql = sql
+
+    def catalog_version(self) -> Question[int]:
+        """The version of the catalog."""
+
+        def read(found: Sequence[Sequence[str]]) -> int:
+            if not found:
+                raise StorageError("astcatalog has no row: run `astcredit init`")
+            return int(found[0][0])
+
+        return Question("SELECT version FROM astcatalog WHERE id = 1", (), read)
+
+    def open_calls(
+        self, call_ids: Collection[str], channels: Collection[Channel]
+    ) -> Question[Mapping[str, FoundCall]]:
+        """Open calls by id, by calling channel or by answered leg, without their rates."""
+        parts, values = [], list[Value]()
+        if call_ids:
+            parts.append(self._sql.in_list("call_id", len(call_ids)))
+            values.extend(call_ids)
+        if channels:
+            # One SELECT for each index: an OR of them would use none.
+            for column in ("uniqueid", "leg_uniqueid"):
+                parts.append(self._sql.in_rows(("node", column), len(channels)))
+                for channel in channels:
+                    values.append(fit(tables.astcreditres, "node", channel.node))
+                    values.append(fit(tables.astcreditres, column, channel.uniqueid))
+        select = f"SELECT {rows.FOUND_CALL} FROM astcreditres WHERE "
+        statement = " UNION ".join(select + part for part in parts)
+        return Question(statement, values, lambda found: {r[0]: rows.found_call(r) for r in found})
+
+    def clients(self, ids: Collection[int], *, lock: bool) -> Question[Mapping[int, ClientBooks]]:
+        """The books of clients, in the order of their ids; locked in that order if asked for."""
+        statement = (
+            "SELECT id, kind, balance, credit_limit, reserved, active_calls, ledger_seq,"
+            " monthly_quota, daily_quota, timezone, low_balance, low_balance_told, quota_counted"
+            f" FROM {self._sql.by_key('astclient', 'c')}"
+            f" WHERE {self._sql.in_list('id', len(ids))} ORDER BY id"
+            f"{self._sql.for_update if lock else ''}"
+        )
+
+        def read(found: Sequence[Sequence[str]]) -> Mapping[int, ClientBooks]:
+            return {books.id: books for books in map(rows.client_books, found)}
+
+        return Question(statement, sorted(ids), read)
+
+    def whole_calls(self, call_ids: Collection[str]) -> Question[Sequence[OpenCall]]:
+        """Those of the calls that are still open, with all that settling needs."""
+        statement = (
+            f"SELECT {rows.OPEN_CALL_COLUMNS}"
+            " FROM astcreditres r JOIN astcdr c ON c.id = r.call_id"
+            f" WHERE {self._sql.in_list('r.call_id', len(call_ids))} ORDER BY r.call_id"
+        )
+        return Question(statement, tuple(call_ids), lambda found: [*map(rows.open_call, found)])
+
+    def counters(self, keys: Collection[str]) -> Question[Mapping[str, int]]:
+        """Counters of capacity that there are, locked in the order of their keys."""
+        statement = (
+            f"SELECT id, calls FROM {self._sql.by_key('astcapacity', 'k')}"
+            f" WHERE {self._sql.in_list('id', len(keys))} ORDER BY id{self._sql.for_update}"
+        )
+        return Question(statement, sorted(keys), lambda found: {r[0]: int(r[1]) for r in found})
+
+    def usages(self, periods: Collection[ClientPeriod]) -> Question[Mapping[ClientPeriod, Usage]]:
+        """What clients used in those periods, if anything."""
+        statement = (
+            "SELECT client_id, period, quota, spent, reserved, waived, told, first_over_at,"
+            " last_over_at, blocked_at"
+            f" FROM astquota WHERE {self._sql.in_rows(('client_id', 'period'), len(periods))}"
+        )
+        values = [value for period in periods for value in period]
+        return Question(
+            statement, values, lambda found: {(int(r[0]), r[1]): rows.usage(r[2:]) for r in found}
+        )
+
+    def heard_until(self, nodes: Collection[str]) -> Question[Mapping[str, int]]:
+        """Up to when all that happened on those nodes is on record; nothing for others."""
+        listed = self._sql.in_list("name", len(nodes))
+        statement = f"SELECT name, heard_until FROM astnode WHERE {listed}"
+        return Question(
+            statement, sorted(nodes), lambda found: {r[0]: instant_ms(r[1]) for r in found}
+        )
+
+    def recorded(self, call_ids: Collection[str]) -> Question[frozenset[str]]:
+        """Those of the ids that have a CDR."""
+        statement = f"SELECT id FROM astcdr WHERE {self._sql.in_list('id', len(call_ids))}"
+        return Question(
+            statement, tuple(call_ids), lambda found: frozenset(row[0] for row in found)
+        )

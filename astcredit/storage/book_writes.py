@@ -1,0 +1,131 @@
+"""What a batch of operations writes to the books, as SQL: many rows in each statement."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from operator import itemgetter
+from typing import TypeAlias
+
+from astcredit.domain.capacity import Uses
+from astcredit.domain.instants import instant_text
+from astcredit.domain.settlement import Settlement
+from astcredit.service.operations import Answered, Rerouted
+from astcredit.service.ports import Changes
+from astcredit.storage import rows
+from astcredit.storage.sql import SqlDialect, Value
+
+Statement: TypeAlias = tuple[str, Sequence[Value]]
+"""A statement with marks, and their values."""
+
+
+class BookWrites:
+    """The statements, in the words of one kind of database."""
+
+    def __init__(self, sql: SqlDialect) -> None:
+        self._sql = sql
+
+    def written(self, changes: Changes) -> Iterator[Statement]:
+        """Everything: first what the later rows refer to."""
+        sql, allowed = self._sql, [call for call in changes.calls if call.decision.allowed]
+        yield from self._insert(
+            "astcdr", rows.CDR_BEGIN, [rows.cdr_row(sql, call) for call in changes.calls]
+        )
+        yield from self._insert(
+            "astcreditres", rows.RESERVATION, [rows.reservation_row(sql, call) for call in allowed]
+        )
+        yield from self._reroutes(changes.rerouted)
+        yield from self._answers(changes.answered)
+        yield from self._endings(changes.settlements)
+        yield from self._insert(
+            "astledger", rows.LEDGER, [rows.ledger_row(sql, entry) for entry in changes.ledger]
+        )
+        clients = [rows.client_row(sql, books) for books in changes.clients.values()]
+        yield from self._update("astclient", "id", rows.CLIENT, clients)
+        yield from self.counted({level: calls for level, calls in changes.uses.items() if calls})
+        usages = sorted(changes.usages.items(), key=itemgetter(0))
+        yield from self._put(
+            "astquota",
+            rows.USAGE,
+            ("client_id", "period"),
+            [rows.usage_row(sql, *usage) for usage in usages],
+        )
+        heard = [(node, instant_text(at)) for node, at in sorted(changes.heard.items())]
+        yield from self._put("astnode", ("name", "heard_until"), ("name",), heard)
+        alerts = [row for alert in changes.alerts for row in rows.outbox_rows(alert)]
+        if alerts:
+            # What is told once is never told twice, whatever is asked for.
+            yield sql.insert_new("astoutbox", rows.OUTBOX, "reference", len(alerts)), flat(alerts)
+
+    def counted(self, uses: Uses) -> Iterator[Statement]:
+        """Change counters by so many calls, in the order of their keys."""
+        if uses:
+            ordered = sorted(uses, key=lambda level: level.key)
+            statement = self._sql.add_many("astcapacity", rows.CAPACITY, "id", "calls", len(uses))
+            yield statement, flat(rows.capacity_row(level, uses[level]) for level in ordered)
+
+    def _reroutes(self, rerouted: Sequence[Rerouted]) -> Iterator[Statement]:
+        # A call may go through several routes in one batch: its last one is what is written.
+        calls = list({event.call.call_id: event.call for event in rerouted}.values())
+        changed = [rows.reroute_row(self._sql, call) for call in calls]
+        yield from self._update("astcdr", "id", rows.CDR_REROUTE, changed)
+        held = [rows.reservation_reroute_row(call) for call in calls]
+        yield from self._update("astcreditres", "call_id", rows.RESERVATION_REROUTE, held)
+
+    def _answers(self, answered: Sequence[Answered]) -> Iterator[Statement]:
+        # A call may be answered and settled in one batch: its last state is what is written.
+        changed = [rows.answer_row(event) for event in answered]
+        yield from self._update("astcdr", "id", rows.CDR_ANSWER, changed)
+        legs = [(row[0], row[2]) for row in changed]
+        yield from self._update("astcreditres", "call_id", ("leg_uniqueid",), legs)
+
+    def _endings(self, settlements: Sequence[Settlement]) -> Iterator[Statement]:
+        ended = [rows.ending_row(self._sql, settlement) for settlement in settlements]
+        yield from self._update("astcdr", "id", rows.CDR_END, ended)
+        if settlements:
+            ids = [settlement.call.call_id for settlement in settlements]
+            yield self._sql.delete_many("astcreditres", "call_id", len(ids)), ids
+
+    def _insert(
+        self, table: str, columns: Sequence[str], values: Sequence[Sequence[Value]]
+    ) -> Iterator[Statement]:
+        if values:
+            columns, values = without_nulls(columns, values)
+            most = self._sql.most_values // len(columns)
+            for start in range(0, len(values), most):
+                part = values[start : start + most]
+                yield self._sql.insert_many(table, columns, len(part)), flat(part)
+
+    def _put(
+        self,
+        table: str,
+        columns: Sequence[str],
+        key: Sequence[str],
+        values: Sequence[Sequence[Value]],
+    ) -> Iterator[Statement]:
+        if values:
+            yield self._sql.put_many(table, columns, key, len(values)), flat(values)
+
+    def _update(
+        self, table: str, key: str, columns: Sequence[str], values: Sequence[Sequence[Value]]
+    ) -> Iterator[Statement]:
+        if len(values) == 1:
+            # What a batch of one has: a tenth of what the server needs for many.
+            yield self._sql.update_one(table, key, columns), (*values[0][1:], values[0][0])
+        elif values:
+            yield self._sql.update_many(table, key, columns, len(values)), flat(values)
+
+
+def without_nulls(
+    columns: Sequence[str], rows: Sequence[Sequence[Value]]
+) -> tuple[Sequence[str], Sequence[Sequence[Value]]]:
+    """The same without the columns that are NULL in every row, which they are anyway: without
+    routing plans and quotas a third of them."""
+    kept = [n for n in range(len(columns)) if any(row[n] is not None for row in rows)]
+    if len(kept) == len(columns):
+        return columns, rows
+    return [columns[n] for n in kept], [[row[n] for n in kept] for row in rows]
+
+
+def flat(values: Iterable[Sequence[Value]]) -> list[Value]:
+    """The values of many rows, one after the other."""
+    return [value for row in values for value in row]
