@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from astcredit.app.clock import now_ms
+from astcredit.app.intercom import Intercom
 from astcredit.app.metrics import Metrics
 from astcredit.asterisk.ami import (
     AmiError,
@@ -89,7 +91,10 @@ class ConfiguredLinks:
 
 
 class AmiLinks(ConfiguredLinks):
-    """The links of the server process: each node is listened to."""
+    """The links of a process that listens to all of `nodes`.
+
+    `on_state` is told each time that a node's link goes up or down.
+    """
 
     def __init__(
         self,
@@ -97,11 +102,13 @@ class AmiLinks(ConfiguredLinks):
         addresses: Mapping[str, str],
         metrics: Metrics,
         times: AmiTimes | None = None,
+        on_state: Callable[[str, bool], None] | None = None,
     ) -> None:
         super().__init__(nodes, addresses)
         self._nodes = nodes
         self._metrics = metrics
         self._times = times
+        self._on_state = on_state
         self._links: dict[str, AmiLink] = {}
         self._recovery: Recovery | None = None
         self._keepers: dict[str, asyncio.Task[None]] = {}
@@ -117,6 +124,20 @@ class AmiLinks(ConfiguredLinks):
     def down(self) -> list[str]:
         """The nodes whose link is down."""
         return [node.name for node in self._nodes if not self.up(node.name)]
+
+    def show_lag(self) -> None:
+        """Let the metrics tell, whenever they are read, how far each listener is behind."""
+        for name in (node.name for node in self._nodes):
+            self._metrics.ami_behind.labels(name).set_function(partial(self._behind_seconds, name))
+            self._metrics.ami_waiting.labels(name).set_function(partial(self._waiting_bytes, name))
+
+    def _behind_seconds(self, node: str) -> float:
+        link = self._links.get(node)
+        return link.behind_seconds if link else 0.0
+
+    def _waiting_bytes(self, node: str) -> float:
+        link = self._links.get(node)
+        return link.waiting_bytes if link else 0.0
 
     async def start(self, events: LegEvents, recovery: Recovery) -> None:
         """Connect to every node and keep connected; what is heard goes to `events`, and after
@@ -163,6 +184,8 @@ class AmiLinks(ConfiguredLinks):
     def _changed(self, link: AmiLink) -> None:
         name = link.node.name
         self._metrics.ami_up.labels(name).set(1 if link.up else 0)
+        if self._on_state is not None:
+            self._on_state(name, link.up)
         keeper = self._keepers.pop(name, None)
         if keeper is not None:
             keeper.cancel()
@@ -187,6 +210,48 @@ class AmiLinks(ConfiguredLinks):
                     await asyncio.sleep(RECOVERY_RETRY_SECONDS)
             elif link.state.heard_until_ms is not None:
                 recovery.heard(link.node.name, link.state.heard_until_ms)
+
+
+class SharedLinks(ConfiguredLinks):
+    """The links of a server of several processes, as one of them sees them: it has some of its
+    own, for the others there is the intercom.
+
+    Implements `astcredit.service.ports.Links` and `astcredit.service.controller.Legs`.
+    """
+
+    def __init__(
+        self,
+        nodes: Sequence[AmiNode],
+        addresses: Mapping[str, str],
+        own: AmiLinks,
+        intercom: Intercom,
+    ) -> None:
+        super().__init__(nodes, addresses)
+        self._own = own
+        self._intercom = intercom
+
+    def up(self, node: str) -> bool:
+        """Whether what happens on that node is heard now, in whichever process."""
+        return self._intercom.up(node)
+
+    @property
+    def down(self) -> list[str]:
+        """The nodes whose link is down."""
+        return self._intercom.down
+
+    async def end(self, node: str, uniqueid: str) -> None:
+        """End a channel, or let the listener do so."""
+        if self._own.configured(node):
+            await self._own.end(node, uniqueid)
+        else:
+            self._intercom.end(node, uniqueid)
+
+    def look(self, node: str) -> None:
+        """Compare the open calls of a node with what lives there, or let the listener do so."""
+        if self._own.configured(node):
+            self._own.look(node)
+        else:
+            self._intercom.look(node)
 
 
 async def _is_set(event: asyncio.Event, seconds: float) -> bool:

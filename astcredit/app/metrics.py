@@ -10,6 +10,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable
+from functools import cache
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TypeAlias
@@ -67,6 +68,8 @@ class Metrics:
             buckets=_SECONDS,
             registry=registry,
         )
+        self._agi_requests = cache(self.agi_requests.labels)
+        self._agi_seconds = cache(self.agi_seconds.labels)
         self.authorizations = Counter(
             "astcredit_authorizations", "Answers by AC_STATUS", ["status"], registry=registry
         )
@@ -106,7 +109,22 @@ class Metrics:
         self.ami_up = Gauge(
             "astcredit_ami_up", "1 while the node's AMI link is good", ["node"], registry=registry
         )
+        self._add_ami_lag(registry)
         self._add_mails(registry)
+
+    def _add_ami_lag(self, registry: CollectorRegistry) -> None:
+        self.ami_behind = Gauge(
+            "astcredit_ami_behind_seconds",
+            "How long the oldest event of the node has waited here; 0 while the listener keeps up",
+            ["node"],
+            registry=registry,
+        )
+        self.ami_waiting = Gauge(
+            "astcredit_ami_waiting_bytes",
+            "What the node has sent and the listener has not handled yet",
+            ["node"],
+            registry=registry,
+        )
 
     def _add_mails(self, registry: CollectorRegistry) -> None:
         self.mails = Counter(
@@ -125,8 +143,8 @@ class Metrics:
     def count_agi(self, script: str, outcome: str, seconds: float) -> None:
         """An AGI connection ended. `script` as it came from the network."""
         known = script if script in SCRIPTS else OTHER_SCRIPT
-        self.agi_requests.labels(known, outcome).inc()
-        self.agi_seconds.labels(known).observe(seconds)
+        self._agi_requests(known, outcome).inc()
+        self._agi_seconds(known).observe(seconds)
 
     def text(self) -> bytes:
         """All values in Prometheus's text format."""

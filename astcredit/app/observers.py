@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from astcredit.app.metrics import Metrics
 from astcredit.domain.calls import AuthStatus
 from astcredit.domain.settlement import Settlement
@@ -13,6 +15,12 @@ class MetricsObserver:
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
+        self._queued = 0
+        metrics.queue_operations.set_function(lambda: self._queued)
+        # Finding a counter by its labels takes longer than to count: each is looked up once. The
+        # labels are words of our own, so there are few.
+        self._authorizations = cache(metrics.authorizations.labels)
+        self._settlements = cache(metrics.settlements.labels)
         self.books_error = ""
 
     def batch_done(self, operations: int, seconds: float) -> None:
@@ -28,17 +36,17 @@ class MetricsObserver:
 
     def queue_length(self, operations: int) -> None:
         """So many operations wait."""
-        self._metrics.queue_operations.set(operations)
+        self._queued = operations
 
     def authorized(self, status: AuthStatus, seconds: float) -> None:
         """A request was answered."""
-        self._metrics.authorizations.labels(status.value).inc()
+        self._authorizations(status.value).inc()
         self._metrics.authorize_seconds.observe(seconds)
 
     def settled(self, settlement: Settlement) -> None:
         """A call was settled or released."""
         charged = "charged" if settlement.state is CallState.COMPLETED else "released"
-        self._metrics.settlements.labels(settlement.ending.settled_by, charged).inc()
+        self._settlements(settlement.ending.settled_by, charged).inc()
 
     def count(self, outcome: str, script: str, seconds: float) -> None:
         """An AGI connection ended."""

@@ -232,6 +232,12 @@ def hide_secrets(text: str) -> str:
     return f"{scheme}{separator}{user}{f':{HIDDEN}' if colon else ''}{at}{place}"
 
 
+def secret_of(text: str) -> str:
+    """What `hide_secrets` takes out of a URL; empty if there is nothing."""
+    login, at, _ = text.partition("://")[2].rpartition("@")
+    return login.partition(":")[2] if at else ""
+
+
 def has_secret(text: str) -> bool:
     """Whether a URL carries a password."""
     return hide_secrets(text) != text

@@ -46,7 +46,9 @@ class DatabaseSettings:
         kinds.database_url(),
         "sqlite:///astcredit.db",
         "The database of catalog and books. PATH is relative to the current folder unless it "
-        "begins with / (then four slashes in all).",
+        "begins with / (then four slashes in all). Behind NAME, ?ssl_ca=FILE (a PEM file with the "
+        "authorities to trust, or the word system) encrypts and checks the server's certificate; "
+        "ssl_cert=FILE and ssl_key=FILE show one to the server.",
         secret=True,
     )
 
@@ -164,7 +166,7 @@ class RoutingSettings:
 @dataclass(frozen=True, slots=True)
 class BatchSettings:
     max_operations: int = _setting(
-        kinds.whole(1, 1_024), "256", "The most requests that go into one database transaction."
+        kinds.whole(1, 1_024), "1000", "The most requests that go into one database transaction."
     )
 
 
@@ -182,9 +184,9 @@ class LogSettings:
 class CatalogSettings:
     inline_rates: int = _setting(
         kinds.whole(0, 10_000_000),
-        "20000",
+        "5000",
         "A change of rate tables up to this size is in force for the next call; a larger one is "
-        "loaded beside the old one, within two seconds.",
+        "loaded beside the old one, within some seconds (ten for a million rates).",
         unit="rates",
     )
 

@@ -18,7 +18,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from astcredit.app.setting_kinds import HostPort, Raw
+from astcredit.app import process_list
+from astcredit.app.setting_kinds import HostPort, Raw, secret_of
 from astcredit.app.setting_sections import (
     PREFIX,
     SETTINGS,
@@ -106,10 +107,13 @@ def load(
     """The settings in force.
 
     `config_path` is the file that the command line names, `environ` the process's environment,
-    `overrides` values from the command line by name, as {"database.url": "sqlite:///x.db"}.
+    `overrides` values from the command line by name, as {"database.url": "sqlite:///x.db"}: `ps`
+    does not show their passwords any more.
     Raises SettingsError: a named file that is missing, a name that does not exist, a bad value,
     secrets in a file that everybody can read.
     """
+    for raw in overrides.values():
+        process_list.hide(secret_of(raw))
     path = _config_path(config_path, environ)
     given = {
         **(_from_file(path) if path is not None else {}),

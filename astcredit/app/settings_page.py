@@ -29,7 +29,8 @@ max_seconds = 7200
 
 A name that does not exist is an error, in the file and in the environment. A file that holds a
 secret and that every user of the machine can read is refused (`chmod 640` mends it). Lists are TOML
-lists or one text with commas. `astcredit doctor` shows each value in force and where it came from.
+lists or one text with commas. `astcredit doctor --settings` shows each value in force and where it
+came from.
 """
 
 

@@ -17,18 +17,35 @@ MOST_ROUTES = 20
 """As many as dialplan/astcredit.conf tries for one call."""
 
 
+MOST_WORKERS = 64
+"""More than any database can keep busy."""
+
+
 @click.command()
+@click.option(
+    "--workers",
+    type=click.IntRange(1, MOST_WORKERS),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Processes that share the port and the load; more than one is meant for MariaDB or MySQL.",
+)
 @pass_app
-def serve(app: App) -> None:
+def serve(app: App, workers: int) -> None:
     """Answer Asterisk: FastAGI, AMI listeners, housekeeping, metrics.
 
     Runs until SIGTERM or Ctrl-C, then finishes what is under way. Prints one line when calls are
     served; logs go to stderr.
 
+    With --workers, where there are AMI nodes, up to half of the processes listen to them and the
+    others answer FastAGI. Each has its own metrics, on the port set and those that follow it.
+    SQLite lets one process write at a time: there more workers bring little.
+
     Example: astcredit --config /etc/astcredit/astcredit.toml serve
+
+    Example: astcredit serve --workers 4
     """
     from astcredit.app import logs
-    from astcredit.app.server import run
 
     settings = app.settings
     logs.configure("debug" if app.verbose else settings.log.level, settings.log.format)
@@ -37,7 +54,14 @@ def serve(app: App) -> None:
         click.echo(f"astcredit serves FastAGI on {settings.fastagi.listen.host}:{port}")
         sys.stdout.flush()
 
-    run(settings, ready)
+    if workers == 1:
+        from astcredit.app.server import run
+
+        run(settings, ready)
+    else:
+        from astcredit.app.workers import run_workers
+
+        run_workers(settings, workers, ready)
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
@@ -182,15 +206,25 @@ def simulate(
 
 
 @click.command(cls=Command)
+@click.option(
+    "--settings", "only_settings", is_flag=True, help="Show each setting in force instead."
+)
 @pass_app
-def doctor(app: App) -> None:
+def doctor(app: App, only_settings: bool) -> None:
     """Check the settings, the database, every AMI link and the running server.
 
-    Exit status 1 when a check finds an error; warnings do not count.
+    Exit status 1 when a check finds an error; warnings do not count. With --settings nothing is
+    checked: each value in force is shown, secrets hidden, and where it came from.
 
-    Example: astcredit doctor
+    Example: astcredit doctor --settings
     """
     from astcredit.app.doctor import Finding, Verdict, examine
+    from astcredit.app.settings import describe
+
+    if only_settings:
+        shown = [text("setting"), text("value"), text("from")]
+        app.output.rows(shown, [(s.name, s.value, s.origin) for s in describe(app.settings)])
+        return
 
     async def collect() -> list[Finding]:
         return [finding async for finding in examine(app.settings)]

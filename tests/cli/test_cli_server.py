@@ -62,3 +62,13 @@ def test_doctor_finds_what_is_wrong(demo_url: str, tmp_path: Path, damage: str) 
     assert " error " in done.stdout
     assert "SECRET" not in done.stdout + done.stderr
     assert done.stderr == ""
+
+
+def test_doctor_shows_each_setting_in_force_and_no_secret(demo_url: str) -> None:
+    node = "ami://astcredit:geheim@127.0.0.1:5038/pbx1"
+    done = astcredit(demo_url, "--format", "json", "doctor", "--settings", ami_nodes=node)
+    found = {row["setting"]: row for row in json.loads(done.stdout)}
+    assert found["ami.nodes"]["from"] == "the environment (ASTCREDIT_AMI_NODES)"
+    assert "geheim" not in done.stdout
+    assert found["call.max_seconds"]["from"] == "default"
+    assert found["call.max_seconds"]["value"] == "3600"
