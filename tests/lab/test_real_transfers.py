@@ -105,7 +105,7 @@ def test_after_an_attended_transfer_both_legs_are_charged_to_their_ends(
 def test_a_transfer_that_is_refused_costs_what_was_talked(scene: Scene, account: str) -> None:
     """The callee is sent to a number without a rate: that call is denied, and its own leg ends."""
     with scene.lab.carrier(Answer()) as carrier:
-        scene.lab.play(TransferScript(NUMBER, "99123456", talk_s=0.25))
+        scene.lab.play(TransferScript(NUMBER, "98123456", talk_s=0.25))
         first, denied = scene.settled(account, 2, transferred=True)
         talks = carrier.talks()
     charged_as_seen([first], talks)

@@ -258,8 +258,8 @@ class Round:
             self._judge(result, calls[uniqueid], leg)
         for row in rows:
             if row["status"] == "completed" and row["uniqueid"] not in legs:
+                # What ended just before Asterisk crashed was heard, and not yet written by it.
                 assert crashed, f"Asterisk has no record of {row}"
-                assert row["estimated"], f"nobody heard how it ended: {row}"
                 result.unrecorded += 1
 
     def _legs(self, calls: Mapping[str, Row], crashed: bool) -> Mapping[str, AsteriskCdr]:

@@ -250,7 +250,7 @@ class Lab:
     def wait_idle(self, deadline_s: float = IDLE_DEADLINE_S) -> None:
         """Wait until no channel is up: every hangup handler has run, every CDR is written."""
         try:
-            wait_until(lambda: not self.channels(), deadline_s, "channels to end", self._complaints)
+            wait_until(lambda: not self.channels(), deadline_s, "channels to end", self._lingering)
         except LabError:
             self.console("channel request hangup all")  # the next test shall not inherit them
             raise
@@ -285,6 +285,14 @@ class Lab:
         with contextlib.suppress(LabError):
             return "fully booted" in self.console("core waitfullybooted")
         return False
+
+    def _lingering(self) -> str:
+        """The channels that are up, and the last that Asterisk logged of each."""
+        log = self.log().splitlines()
+        told = [self.console("core show channels verbose")]
+        for name in self.channels():
+            told += [line for line in log if name in line][-12:]
+        return "\n".join(told)
 
     def _complaints(self) -> str:
         lines = self.log().splitlines() + (self.directory / "console.log").read_text().splitlines()
