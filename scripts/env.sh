@@ -80,10 +80,13 @@ ensure_galera() {
 
 python_is_new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
 
-# The first Python that is new enough; as root on Debian it is installed where there is none.
+# The first Python that is new enough; as root on Debian it is installed where there is none. Before
+# one of the user's own (pyenv) comes the system's, if it can make environments: distributions build
+# it with profile-guided optimization, and calls take a seventh less of it.
 find_python() {
-    local name
-    for name in "${PYTHON:-python3}" python3 python3.11 python3.12 python3.13 python3.14; do
+    local name system=/usr/bin/python3
+    "$system" -c 'import ensurepip, venv' 2>/dev/null || system=
+    for name in ${PYTHON:-} $system python3 python3.11 python3.12 python3.13 python3.14; do
         if have "$name" && python_is_new_enough "$name"; then
             printf '%s\n' "$name"
             return 0
