@@ -18,19 +18,20 @@ _STAR: Final = ord("*")
 
 
 def hide(secret: str) -> None:
-    """Put stars in the place of a text in this process's command line, wherever it stands there.
+    """Put stars in the place of a password in this process's command line, wherever it stands
+    there in an address, between : and @.
 
-    Does nothing where there is no such text, and on systems other than Linux.
+    Does nothing where there is none, and on systems other than Linux.
     """
-    text = secret.encode(errors="surrogateescape")
     place = _arguments()
-    if place is None or not text:
+    if place is None or not secret:
         return
+    text = b":%b@" % secret.encode(errors="surrogateescape")
     start, size = place
     shown = ctypes.string_at(start, size)
     at = shown.find(text)
     while at >= 0:
-        ctypes.memset(start + at, _STAR, len(text))
+        ctypes.memset(start + at + 1, _STAR, len(text) - 2)
         at = shown.find(text, at + len(text))
 
 

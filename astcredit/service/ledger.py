@@ -98,29 +98,44 @@ class Ledger:
         the attempt would have answered. Raises StorageError; then nothing was changed, except
         that CommitUnknown leaves it open.
         """
+        try:
+            await self._attempt(operations, carried, outcomes, guess=True)
+        except _NewerCatalog as newer:
+            await self._catalog.at_least(newer.version)
+            # It may change again meanwhile, and again: now the transaction is asked first.
+            await self._attempt(operations, carried, outcomes, guess=False)
+
+    async def _attempt(
+        self,
+        operations: Sequence[Operation],
+        carried: Carried,
+        outcomes: list[Outcome],
+        *,
+        guess: bool,
+    ) -> None:
+        """Apply the operations in one transaction, with the catalog as the transaction sees it.
+
+        The newest catalog known here is nearly always the newest there is. With `guess` it is taken
+        for that, and the rows are locked in the same step that tells whether it was.
+        """
+        outcomes.clear()
         asks = any(isinstance(operation, CallRequest | RouteRequest) for operation in operations)
-        version = 0
-        while True:
-            # The newest catalog known here is nearly always the newest there is: the transaction
-            # that is to lock the clients says whether it was, which saves asking first.
-            catalog = await self._catalog.at_least(version) if asks else EMPTY
-            outcomes.clear()
-            try:
-                async with self._books.transaction() as transaction:
-                    opening = _Opening(operations, self._screened(operations, catalog))
-                    opened = await self._open(transaction, opening, carried, asks=asks)
-                    if opened.version > max(version, catalog.version):
-                        raise _NewerCatalog(opened.version)
-                    batch = await self._batch(transaction, catalog, opening, opened, carried)
-                    outcomes.extend(batch.apply(operation) for operation in operations)
-                    if batch.changes:
-                        await transaction.write(batch.changes)
-                return
-            except _NewerCatalog as newer:
-                version = newer.version
+        catalog = await self._catalog.at_least(0) if asks and guess else EMPTY
+        async with self._books.transaction() as transaction:
+            if asks and not guess:
+                seen = await transaction.lock(Wanted(version=True))
+                catalog = await self._catalog.at_least(seen.version)
+            opening = _Opening(operations, self._screened(operations, catalog))
+            opened = await self._open(transaction, opening, carried, version=asks and guess)
+            if opened.version > catalog.version:
+                raise _NewerCatalog(opened.version)
+            batch = await self._batch(transaction, catalog, opening, opened, carried)
+            outcomes.extend(batch.apply(operation) for operation in operations)
+            if batch.changes:
+                await transaction.write(batch.changes)
 
     async def _open(
-        self, transaction: BooksTransaction, opening: _Opening, carried: Carried, *, asks: bool
+        self, transaction: BooksTransaction, opening: _Opening, carried: Carried, *, version: bool
     ) -> Locked:
         """Find the open calls that are meant, and lock all that can be known to be needed."""
         call_ids, channels = _subjects(opening.operations)
@@ -128,7 +143,7 @@ class Ledger:
             opening.found = await transaction.find(call_ids, channels)
         return await transaction.lock(
             Wanted(
-                version=asks,
+                version=version,
                 clients=opening.clients(),
                 calls=opening.found,
                 # What counters a next route touches is known once its call is read; all are locked
