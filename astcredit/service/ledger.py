@@ -88,6 +88,8 @@ class Ledger:
         self._now_ms = now_ms
         self._links = links
         self._denied_cdr = denied_cdr
+        # What is on record and makes no sense is not taken over, and need not be looked for again.
+        self._looked_for = 0
 
     async def apply(
         self, operations: Sequence[Operation], carried: Carried, outcomes: list[Outcome]
@@ -102,6 +104,7 @@ class Ledger:
             await self._attempt(operations, carried, outcomes, guess=True)
         except _NewerCatalog as newer:
             await self._catalog.at_least(newer.version)
+            self._looked_for = newer.version
             # It may change again meanwhile, and again: now the transaction is asked first.
             await self._attempt(operations, carried, outcomes, guess=False)
 
@@ -127,7 +130,7 @@ class Ledger:
                 catalog = await self._catalog.at_least(seen.version)
             opening = _Opening(operations, self._screened(operations, catalog))
             opened = await self._open(transaction, opening, carried, version=asks and guess)
-            if opened.version > catalog.version:
+            if opened.version > max(catalog.version, self._looked_for):
                 raise _NewerCatalog(opened.version)
             batch = await self._batch(transaction, catalog, opening, opened, carried)
             outcomes.extend(batch.apply(operation) for operation in operations)

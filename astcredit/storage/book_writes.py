@@ -72,8 +72,10 @@ class BookWrites:
         yield from self._update("astcreditres", "call_id", rows.RESERVATION_REROUTE, held)
 
     def _answers(self, answered: Sequence[Answered]) -> Iterator[Statement]:
-        # A call may be answered and settled in one batch: its last state is what is written.
-        changed = [rows.answer_row(event) for event in answered]
+        # A call may be told answered twice in one batch, by its caller's report and by the event:
+        # its last state is what is written.
+        last = {event.call.call_id: event for event in answered}
+        changed = [rows.answer_row(event) for event in last.values()]
         yield from self._update("astcdr", "id", rows.CDR_ANSWER, changed)
         legs = [(row[0], row[2]) for row in changed]
         yield from self._update("astcreditres", "call_id", ("leg_uniqueid",), legs)

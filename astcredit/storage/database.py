@@ -11,6 +11,7 @@ from typing import Any, cast
 from sqlalchemy import URL, PoolProxiedConnection, event, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.util import greenlet_spawn
 
 from astcredit.service.errors import RefusedError
 from astcredit.storage.failures import DRIVER_ERRORS, is_elsewhere, is_lost, translate
@@ -121,7 +122,7 @@ class Database:
                     await _undo(pooled, session, error, late=limit.expired())
                     raise
                 else:
-                    pooled.close()
+                    await greenlet_spawn(pooled.close)
         except DRIVER_ERRORS as error:
             committing = session is not None and session.committing
             raise translate(error, committing=committing) from error
@@ -159,10 +160,13 @@ async def _undo(
             await session.roll_back()
         except DRIVER_ERRORS:
             broken = useless = True
+        except asyncio.CancelledError as given_up:  # the time is over, or nobody waits
+            pooled.invalidate(given_up)
+            raise
     if broken:
         pooled.invalidate(error if useless else None)
     else:
-        pooled.close()
+        await greenlet_spawn(pooled.close)
 
 
 async def _roll_back(connection: AsyncConnection, error: BaseException, *, late: bool) -> None:

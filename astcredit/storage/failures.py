@@ -39,6 +39,7 @@ ROLLED_BACK_CODES = frozenset(
 POISON_CODES = frozenset(
     {
         1048,  # NULL where none may be
+        1153,  # more than max_allowed_packet: not the value's fault, but half of it may pass
         1062,  # duplicate key
         1264,  # out of range
         1292,  # no such time

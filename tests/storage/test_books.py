@@ -452,3 +452,37 @@ def test_the_largest_batch_is_written_at_once(database_url: str) -> None:
             await source.close()
 
     asyncio.run(main())
+
+
+def test_a_call_told_answered_twice_in_one_batch_is_the_legs(database_url: str) -> None:
+    """By the report of a caller who transferred, and then by Asterisk's event: the leg's end must
+    find it."""
+
+    async def main() -> None:
+        async with opened(database_url) as database:
+            await seed(database)
+            source, outcomes = SqlCatalog(database, inline_rates=1_000), list[Outcome]()
+            ledger = Ledger(SqlBooks(database), source, policy(), Clock(), links=UpLinks())
+            report = replace(hangup(1, NOW_MS + 4_000, 3_000), blind_transfer="999")
+            await ledger.apply([request(1)], {}, outcomes)
+            await ledger.apply([report, answered(1)], {}, outcomes)
+            await ledger.apply([leg_ended(1, NOW_MS + 9_000)], {}, outcomes)
+            (ended,) = outcomes
+            assert isinstance(ended, Changed)
+            assert len(ended.settled) == 1
+            books = await snapshot(database)
+            assert books.statuses() == {"completed": 1}
+            assert audit(books) == []
+            await source.close()
+
+    asyncio.run(main())
+
+
+class UpLinks:
+    """Every server is listened to."""
+
+    def configured(self, node: str) -> bool:
+        return True
+
+    def up(self, node: str) -> bool:
+        return True
