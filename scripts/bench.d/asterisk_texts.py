@@ -32,7 +32,7 @@ agi_threadid: 140609853802176
 agi_arg_1: %(number)b
 agi_arg_2: 
 agi_arg_3: 
-agi_arg_4: 127.0.0.1:5060
+agi_arg_4: 192.0.2.7:5060
 agi_arg_5: %(uniqueid)b
 
 """  # noqa: W291 - an empty argument is a blank and nothing, as dialplan/astcredit.conf makes it

@@ -30,7 +30,7 @@ def test_a_short_run_finds_nothing(name: str, tmp_path: Path) -> None:
     inputs = INPUTS.get(name, MOST_INPUTS)
     result = fuzz(name, SEED, Limits(inputs, 0), tmp_path)
     assert result.fault == ""
-    assert result.inputs == inputs
+    assert result.inputs >= inputs  # libFuzzer looks at its first ones again
     assert result.kept > 1, "it follows the ways through the code"
 
 

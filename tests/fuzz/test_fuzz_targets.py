@@ -155,8 +155,12 @@ def _unchecked(values: Mapping[str, str]) -> Iterator[str]:
     return iter([f'EXEC MSet "{",".join(f"{k}={v}" for k, v in values.items())}"'])
 
 
-def _quoted_only(text: str) -> str:
-    return f"'{text}'"
+def _represented(texts: list[str]) -> list[str]:
+    return [repr(text) for text in texts]
+
+
+def _quoted_only(texts: list[str]) -> list[str]:
+    return [f"'{text}'" for text in texts]
 
 
 PATIENT_FOR_EVER = Limits(request_seconds=1e6, reply_seconds=1e6, total_seconds=1e6)
@@ -178,9 +182,9 @@ PLANTED = [
     ("ami", "ami_targets.LegTracker", _Blurts, HANGUPS[:200], "cut in another way"),
     ("ami", "ami_targets.MOST_HELD", -1, b"\x01\x02", "a session holds"),
     ("cdr", "text_targets.read_records", _swallowing, b"\x00" + b"a,b", "swallowed"),
-    ("sql", "text_targets.literal", _quoted_only, b"a'b", "became"),
-    ("sql", "text_targets.literal", _quoted_only, b"a\\", "became"),
-    ("sql", "text_targets.literal", repr, b"a'b", "no text at all"),
+    ("sql", "text_targets.literals", _quoted_only, b"a'b", "became"),
+    ("sql", "text_targets.literals", _quoted_only, b"a\\", "became"),
+    ("sql", "text_targets.literals", _represented, b"a'b", "no text at all"),
     ("variables", "text_targets.clean_text", str, b"a\x1b\x01", "too long"),
     ("variables", "text_targets.clean_text", str, b"a\n", "a control character"),
     ("variables", "text_targets.clean_number", str, b"1,2", "means something"),

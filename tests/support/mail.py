@@ -7,6 +7,7 @@ event loop.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import email
 import email.policy
 import ssl
@@ -110,8 +111,10 @@ class _Server(Controller):
     async def _hang_up(self) -> None:
         while any(line.transport is not None for line in self._lines):
             for line in self._lines:
-                if line.transport is not None:
-                    cast(asyncio.Transport, line.transport).abort()
+                # Python 3.11.2: an encrypted one that is closed already says AttributeError.
+                with contextlib.suppress(AttributeError):
+                    if line.transport is not None:
+                        cast(asyncio.Transport, line.transport).abort()
             await asyncio.sleep(0)
 
 
