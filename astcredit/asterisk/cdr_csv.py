@@ -21,7 +21,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
-from itertools import count
+from itertools import count, islice
 from typing import Final
 from zoneinfo import ZoneInfo
 
@@ -40,6 +40,10 @@ COLUMNS: Final = (
 MOST_RECORD: Final = 65_536
 """Characters of one record. Asterisk's own limit is 1,024 for Master.csv; the fields that callers
 fill have some hundred each."""
+
+MOST_LINES: Final = 200
+"""Lines of one record: a caller may put line ends into a name or a number, and each line that joins
+is read again with all before it."""
 
 MOST_ERRORS: Final = 100
 """Bad lines that are shown: more say only that this is another kind of file."""
@@ -198,7 +202,7 @@ def _rows(text: Iterable[str], read: Read) -> Iterator[tuple[int, list[str]]]:
 
 def _joined(text: str, following: Iterable[str]) -> tuple[list[str] | None, int]:
     """The cells of a record that begins with `text`, and how many further lines it has."""
-    for taken, line in enumerate(following, 1):
+    for taken, line in enumerate(islice(following, MOST_LINES), 1):
         text += line
         cells, whole = _cells(text)
         if cells is not None and _is_record(cells):

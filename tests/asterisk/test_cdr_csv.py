@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from astcredit.asterisk import cdr_csv
 from astcredit.asterisk.cdr_csv import MOST_ERRORS, CdrFiles, Read, read_records
 from astcredit.domain.instants import parse_instant
 from astcredit.domain.witness import AsteriskRecord, Witness, witness_of
@@ -256,6 +257,24 @@ def test_a_bad_line_is_named_and_refuses_the_file(tmp_path: Path, bad: str, expe
     (error,) = errors(path)
     assert error.startswith(expected)
     assert len(records(path, skip_bad=True)) == 2
+
+
+def test_lines_of_one_letter_behind_a_line_that_was_cut_off_are_read_in_no_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each line that joins is read again with all before it: there is an end to that."""
+    looks = 0
+    cells = cdr_csv._cells
+
+    def counted(text: str) -> tuple[list[str] | None, bool]:
+        nonlocal looks
+        looks += 1
+        return cells(text)
+
+    monkeypatch.setattr(cdr_csv, "_cells", counted)
+    path = write(tmp_path / "Master.csv", '"a\n', *["a\n"] * 5_000, GOOD)
+    assert [r.uniqueid for r in records(path, skip_bad=True)] == ["1795299000.1"]
+    assert looks <= 5_002 + cdr_csv.MOST_LINES
 
 
 @pytest.mark.parametrize("cut", range(1, len(GOOD) - 1, 7))
