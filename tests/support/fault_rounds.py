@@ -260,6 +260,8 @@ class Round:
             if row["status"] == "completed" and row["uniqueid"] not in legs:
                 # What ended just before Asterisk crashed was heard, and not yet written by it.
                 assert crashed, f"Asterisk has no record of {row}"
+                heard = row["settled_by"] in ("ami", "hangup")
+                assert heard or row["estimated"], f"nobody heard how it ended: {row}"
                 result.unrecorded += 1
 
     def _legs(self, calls: Mapping[str, Row], crashed: bool) -> Mapping[str, AsteriskCdr]:
