@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -18,7 +19,7 @@ from support.fake_ami import soon
 from support.fault_site import CHOOSY, POOR, RICH, FaultSite
 from support.lab import Lab, wait_until
 from support.lab_scene import Row
-from support.sipp import OUT_OF_ORDER, Answer, CustomerCalls, CustomerScript
+from support.sipp import OUT_OF_ORDER, Answer, Carrier, CustomerCalls, CustomerScript
 
 pytestmark = [pytest.mark.asterisk, pytest.mark.mariadb]
 
@@ -40,6 +41,7 @@ exten => _{REDIALLED}.,1,Gosub(astcredit,${{EXTEN}},1)
 exten => s,1,Wait(60)
 """
 SECONDS = 20.0
+LIMIT_S = 4.0
 SAME_MS = 20
 """Between two of Asterisk's own words on one instant."""
 SLACK_MS = 3_000
@@ -56,22 +58,33 @@ def site(
         yield running
 
 
+class Parties(NamedTuple):
+    """Who talks in a call."""
+
+    customer: CustomerCalls
+    carrier: Carrier
+
+
 @contextmanager
 def calling(
     site: FaultSite,
     number: str = NUMBER,
     account: str = RICH,
     *,
-    ring_s: float = 0.0,
+    asleep: bool = False,
     talk_s: float | None = None,
-) -> Iterator[CustomerCalls]:
-    """A call that has begun; at the end of the block it is over and nothing is left of it."""
+) -> Iterator[Parties]:
+    """A call that has begun; at the end of the block it is over and nothing is left of it. A
+    carrier that is `asleep` answers when it is woken."""
     lab = site.lab
-    with lab.carrier(Answer(ring_s=ring_s)), lab.carrier(OUT_OF_ORDER, backup=True):
+    with lab.carrier(Answer()) as carrier, lab.carrier(OUT_OF_ORDER, backup=True):
+        if asleep:
+            carrier.sleep()
         call = lab.start_calls(CustomerScript(number, talk_s), account=account)
         try:
-            yield call
+            yield Parties(call, carrier)
         finally:
+            carrier.wake()
             call.stop()
             lab.console("channel request hangup all")
             lab.wait_idle()
@@ -127,14 +140,13 @@ def test_a_call_that_is_answered_while_no_server_runs_is_billed_from_its_legs_an
 
     def call() -> Row:
         before = last_id(site)
-        with calling(site, number, ring_s=2.0, talk_s=5.0) as call:
+        with calling(site, number, asleep=True) as parties:
             wait_status(site, "open", before)
             site.kill_server()
+            parties.carrier.wake()
             wait_channels(site, 2)
             restart(site)
             wait_status(site, "answered", before)
-            (outcome,) = call.wait()
-            assert outcome.ended_by == "near"
         return wait_status(site, "completed", before)
 
     async def scene(link: AmiLink, ears: Ears) -> None:
@@ -215,11 +227,12 @@ def past_its_time(site: FaultSite, call_id: str) -> None:
 
 def test_a_leg_that_is_answered_after_its_reservation_is_gone_is_ended(site: FaultSite) -> None:
     before = last_id(site)
-    with calling(site, ring_s=6.0) as call:
+    with calling(site, asleep=True) as parties:
         past_its_time(site, wait_status(site, "open", before)["id"])
         row = wait_status(site, "failed", before)
         assert row["settled_by"] == "expiry"
-        (outcome,) = call.wait()
+        parties.carrier.wake()
+        (outcome,) = parties.customer.wait()
         assert outcome.ended_by == "far"
     site.wait_logged("answered_unreserved")
     site.wait_logged("leg_ended")
@@ -228,9 +241,9 @@ def test_a_leg_that_is_answered_after_its_reservation_is_gone_is_ended(site: Fau
 def test_the_leg_of_a_call_past_its_last_second_is_ended(site: FaultSite) -> None:
     """The server finds it before it has a link to Asterisk."""
     before, ended = last_id(site), site.logged("leg_ended")
-    with calling(site) as call:
+    with calling(site) as parties:
         past_its_time(site, wait_status(site, "answered", before)["id"])
-        (outcome,) = call.wait()
+        (outcome,) = parties.customer.wait()
         assert outcome.ended_by == "far"
     row = wait_status(site, "completed", before)
     assert (row["settled_by"], row["estimated"]) == ("expiry", 1)
@@ -246,8 +259,8 @@ def test_a_leg_that_rightly_has_no_reservation_is_left_alone(
 ) -> None:
     """An emergency, asked of the server; and what a dialplan dials after a refusal."""
     ended = site.logged("leg_ended")
-    with site.lab.globals(AC_EMERGENCY=""), calling(site, number, account, talk_s=2.0) as call:
-        (outcome,) = call.wait()
+    with site.lab.globals(AC_EMERGENCY=""), calling(site, number, account, talk_s=2.0) as parties:
+        (outcome,) = parties.customer.wait()
         assert (outcome.code, outcome.ended_by) == (200, "near")
     assert site.logged("leg_ended") == ended
 
@@ -340,15 +353,15 @@ def test_a_limit_on_a_leg_ends_it_can_be_moved_and_survives_a_transfer(
         try:
             answered = await asyncio.wait_for(ears.answered.get(), SECONDS)
             leg = await leg_of(link, answered)
-            assert await link.limit(leg, 0.5)
-            assert await link.limit(leg, 2.5)
+            assert await link.limit(leg, SECONDS)
+            assert await link.limit(leg, LIMIT_S)
             limited_ms = await link.now_ms()
             await asyncio.to_thread(transfer, lab, answered.caller_uniqueid)
             async with asyncio.timeout(SECONDS):
                 while await link.answered_at_ms(leg) is not None:
                     pass  # the new CDR comes a moment later
             end = await asyncio.wait_for(ears.end_of(leg.uniqueid), SECONDS)
-            assert -100 <= end.ended_at_ms - limited_ms - 2_500 <= 1_000
+            assert -100 <= end.ended_at_ms - limited_ms - LIMIT_S * 1_000 <= 1_000
             assert not await link.limit(leg, 1.0)
             assert await link.answered_at_ms(leg) is None
         finally:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import itertools
+import os
 import re
 import shutil
 import signal
@@ -252,6 +253,14 @@ class Carrier:
     def calls(self) -> list[Invite]:
         """The calls that came, in order of arrival."""
         return [Invite(*_USERS.findall(invite)[:2]) for invite in self.invites()]
+
+    def sleep(self) -> None:
+        """Hear nothing: what comes waits, until `wake`."""
+        os.kill(self._sipp.pid, signal.SIGSTOP)
+
+    def wake(self) -> None:
+        """Go on with what came meanwhile."""
+        os.kill(self._sipp.pid, signal.SIGCONT)
 
     def talks(self) -> list[Talk]:
         """The calls that it answered and that have ended, in order of arrival."""
