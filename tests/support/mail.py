@@ -195,6 +195,10 @@ USUAL: Mapping[str, str] = {
 }
 
 
+ACCEPTING = 10
+"""Steps of the event loop within which a connection that was accepted begins to talk."""
+
+
 class RudeServer:
     """Answers each command by a table; the empty command is the greeting.
 
@@ -224,7 +228,9 @@ class RudeServer:
                 await writer.wait_closed()
 
     async def leave(self) -> None:
-        """End all conversations."""
+        """End all conversations, once nobody is let in any more."""
+        for _ in range(ACCEPTING):
+            await asyncio.sleep(0)
         for writer in self._talks:
             writer.transport.abort()
         await asyncio.gather(*self._talks.values())
