@@ -108,8 +108,7 @@ class SqlBooksTransaction:
         self, call_ids: Collection[str], channels: Collection[Channel]
     ) -> Mapping[str, FoundCall]:
         """Open calls by id, by calling channel or by answered leg."""
-        (found,) = await self.session.ask(self._reads.open_calls(call_ids, channels))
-        return cast(Mapping[str, FoundCall], found)
+        return await self.session.look(self._reads.open_calls(call_ids, channels))
 
     async def lock(self, wanted: Wanted) -> Locked:
         """Lock and read rows, all in one go; see the port."""

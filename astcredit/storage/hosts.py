@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import URL, Engine, event, make_url
@@ -60,6 +60,10 @@ class Hosts:
         event.listen(engine, "checkout", self._checked_out)
         event.listen(engine, "invalidate", self._invalidated)
 
+    def is_used(self, info: Mapping[Any, Any]) -> bool:
+        """Whether a connection, by its `info`, leads to the server that is used."""
+        return bool(info[_HOST] == self._current)
+
     def _connect(self, dialect: Any, record: Any, _arguments: object, _parameters: object) -> Any:
         """A connection to the first server that gives one, fit for use."""
         for left in reversed(range(len(self._servers))):
@@ -90,7 +94,7 @@ class Hosts:
         return connection
 
     def _checked_out(self, _connection: object, record: Any, _proxy: object) -> None:
-        if record.info[_HOST] != self._current:
+        if not self.is_used(record.info):
             raise DisconnectionError("the server of this connection was left")
 
     def _invalidated(self, _connection: object, record: Any, error: BaseException | None) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from astcredit.storage.sql import Value
+from astcredit.storage.sql import SqlDialect, Value
 from astcredit.storage.wire import StatementFailed, WireConnection, literals
 
 Found = TypeVar("Found")
@@ -29,6 +29,9 @@ class Question(Generic[Found]):
 class Session(Protocol):
     """A transaction. Both methods raise the driver's errors."""
 
+    async def look(self, question: Question[Found]) -> Found:
+        """An answer that may be out of date when the transaction begins."""
+
     async def ask(self, *questions: Question[Any]) -> list[Any]:
         """The answers, together in as few round trips as possible; the questions take effect, as
         FOR UPDATE does, in their order and after all that was run before."""
@@ -42,6 +45,11 @@ class CoreSession:
 
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
+
+    async def look(self, question: Question[Found]) -> Found:
+        """See `Session`."""
+        (found,) = await self.ask(question)
+        return cast(Found, found)
 
     async def ask(self, *questions: Question[Any]) -> list[Any]:
         """See `Session`."""
@@ -62,21 +70,27 @@ class WireSession:
     COMMIT. A transaction of a single call has two round trips instead of a dozen (in a cluster a
     dozen all the same: see `WireConnection.together`)."""
 
-    def __init__(self, connection: WireConnection, begin: str) -> None:
+    def __init__(self, connection: WireConnection, sql: SqlDialect) -> None:
         self.connection = connection
-        self._kept = [begin]
+        self._sql = sql
         self._begun = False
+        self._kept: list[str] = []
         self.committing = False
         """COMMIT was sent, and it is not known that it was not reached."""
+
+    async def look(self, question: Question[Found]) -> Found:
+        """See `Session`: where nothing is found there need be no transaction."""
+        if self._begun or self._kept:
+            (found,) = await self.ask(question)
+            return cast(Found, found)
+        statement = _text(question.statement, question.values)
+        (rows,) = await self.connection.send([statement], last=True)
+        return question.read(rows)
 
     async def ask(self, *questions: Question[Any]) -> list[Any]:
         """See `Session`."""
         asked = [_text(question.statement, question.values) for question in questions]
-        statements = self._kept + asked
-        if not statements:
-            return []
-        self._kept, self._begun = [], True
-        rows = await self.connection.send(statements)
+        rows = await self.connection.send([*self._begin(), *self._written(), *asked])
         answers = rows[len(rows) - len(questions) :]
         return [question.read(found) for question, found in zip(questions, answers, strict=True)]
 
@@ -86,10 +100,10 @@ class WireSession:
 
     async def commit(self) -> None:
         """Execute what is kept and COMMIT. Nothing was asked and nothing kept: nothing is done."""
-        if not self._begun and len(self._kept) == 1:
+        if not self._begun and not self._kept:
             return
-        statements = [*self._kept, "COMMIT"]
-        self._begun = self.committing = True
+        statements = [*self._begin(), *self._written(), "COMMIT"]
+        self.committing = True
         try:
             await self.connection.send(statements, last=True)
         except StatementFailed as error:
@@ -100,6 +114,14 @@ class WireSession:
         """Undo what was executed."""
         if self._begun:
             await self.connection.send(["ROLLBACK"], last=True)
+
+    def _begin(self) -> list[str]:
+        begun, self._begun = self._begun, True
+        return [] if begun else [self._sql.begin]
+
+    def _written(self) -> Sequence[str]:
+        kept, self._kept = self._kept, []
+        return self._sql.silently(kept) if self.connection.together else kept
 
 
 def _text(statement: str, values: Sequence[Value]) -> str:

@@ -3,14 +3,15 @@
 aiomysql sends one statement at a time and waits twice for each row of its answer. A call waits for
 each of these round trips, and at thousands of calls a second the reading of rows would cost more
 than everything else. So a batch of calls sends its statements together (CLIENT_MULTI_STATEMENTS:
-the server executes them in order and stops at the first that fails), and the answers, which arrive
-in few pieces, are taken apart here. Everything else of a connection stays the driver's.
+the server executes them in order and stops at the first that fails), and the answers are taken
+apart here. Everything else of a connection stays the driver's.
 
 The protocol is MariaDB's "text protocol": https://mariadb.com/kb/en/clientserver-protocol/
 """
 
 from __future__ import annotations
 
+import asyncio
 import struct
 from collections.abc import Sequence
 from typing import Any, Final, TypeAlias
@@ -24,9 +25,6 @@ from astcredit.storage.tls import TlsConnection
 
 Row: TypeAlias = Sequence[str | None]
 """The values of a row as the text protocol brings them; None is NULL."""
-
-READ_BYTES: Final = 256 * 1024
-"""Taken from the socket at once: the rows of a large batch, in one piece if they are there."""
 
 _HEADER: Final = 4
 _LONGEST: Final = 0xFFFFFF  # of one packet; longer ones go on in the next
@@ -178,6 +176,68 @@ class StatementFailed(Exception):  # noqa: N818 - the server's word, chained
         self.error = error
 
 
+class _Receiver(asyncio.Protocol):
+    """Hears a connection in the driver's place until the answers are `complete`.
+
+    The server sends each answer by itself. The driver's stream would wake whoever waits for every
+    one of them, which costs more than to take it apart.
+    """
+
+    def __init__(self, transport: asyncio.Transport, answers: AnswersParser) -> None:
+        self.complete: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._transport = transport
+        self._driver: Any = transport.get_protocol()
+        self._answers = answers
+
+    def __enter__(self) -> _Receiver:
+        if self._transport.is_closing():
+            raise _lost()
+        self._transport.set_protocol(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._transport.set_protocol(self._driver)
+
+    def data_received(self, data: bytes) -> None:
+        """Take a piece of the answers."""
+        try:
+            if self._answers.feed(data):
+                self._end(None)
+        except InternalError as error:
+            self._end(error)
+
+    def eof_received(self) -> bool | None:
+        """The server sends no more."""
+        self._end(_lost())
+        kept_open: bool | None = self._driver.eof_received()
+        return kept_open
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is gone."""
+        self._end(_lost())
+        self._driver.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """The server takes what is sent more slowly than it is sent."""
+        self._driver.pause_writing()
+
+    def resume_writing(self) -> None:
+        """It has taken most of it."""
+        self._driver.resume_writing()
+
+    def _end(self, error: Exception | None) -> None:
+        if self.complete.done():
+            return
+        if error is None:
+            self.complete.set_result(None)
+        else:
+            self.complete.set_exception(error)
+
+
+def _lost() -> OperationalError:
+    return OperationalError(CR.CR_SERVER_LOST, "connection lost during a query")
+
+
 class WireConnection(TlsConnection):
     """The driver's connection, which can also send several statements in one packet.
 
@@ -212,9 +272,11 @@ class WireConnection(TlsConnection):
     async def _send(self, statements: Sequence[str], endings: int) -> list[list[Row]]:
         answers = AnswersParser()
         try:
-            await self._execute_command(COMMAND.COM_QUERY, ";".join(statements))
-            while not answers.feed(await self._piece()):
-                pass
+            if self._reader.at_eof():
+                raise _lost()
+            with _Receiver(self._writer.transport, answers) as receiver:
+                await self._execute_command(COMMAND.COM_QUERY, ";".join(statements))
+                await receiver.complete
             if answers.outside > endings:
                 raise InternalError(CR.CR_COMMANDS_OUT_OF_SYNC, "the transaction has ended early")
         except BaseException:
@@ -223,9 +285,3 @@ class WireConnection(TlsConnection):
         if answers.error is not None:
             raise StatementFailed(len(answers.rows), answers.error)
         return answers.rows
-
-    async def _piece(self) -> bytes:
-        data: bytes = await self._reader.read(READ_BYTES)
-        if not data:
-            raise OperationalError(CR.CR_SERVER_LOST, "connection lost during a query")
-        return data
