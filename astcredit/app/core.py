@@ -76,8 +76,13 @@ async def open_core(
     def on_orphan(request: CallRequest, decision: Decision) -> None:
         controller.orphaned(request, decision)
 
-    most = settings.batch.max_operations
-    batcher = Batcher(ledger.apply, on_orphan, observer, most_operations=most)
+    batcher = Batcher(
+        ledger.apply,
+        on_orphan,
+        observer,
+        most_operations=settings.batch.max_operations,
+        event_delay=settings.batch.event_delay_ms / 1000,
+    )
     answers = answer_policy(settings)
     controller = Controller(batcher, books, catalog, policy, answers, now_ms, observer, legs)
     batcher.start()

@@ -168,6 +168,12 @@ class BatchSettings:
     max_operations: int = _setting(
         kinds.whole(1, 1_024), "1000", "The most requests that go into one database transaction."
     )
+    event_delay_ms: int = _setting(
+        kinds.whole(0, 1_000),
+        "20",
+        "So long an answer or an end that Asterisk told of waits for others before it is written, "
+        "while requests of dialplans go ahead: fewer transactions under load.",
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,12 @@ class Level(NamedTuple):
         """The counter's name in the database; also the order in which counters are locked."""
         return f"{self.scope.value}:{self.object_id}:{self.direction.value}"
 
+    @property
+    def shared(self) -> bool:
+        """Whether calls of several clients are counted here. What an account makes is counted under
+        its client's lock: that counter is in nobody else's way."""
+        return (self.scope, self.direction) != (Scope.ACCOUNT, Direction.ORIG)
+
 
 Uses: TypeAlias = Mapping[Level, int]
 """Calls that are up, by level; a level that is missing has none."""
@@ -82,6 +88,15 @@ class Occupancy(NamedTuple):
     def levels(self) -> tuple[Level, ...]:
         """The counters that this call is part of."""
         return _levels(self)
+
+    def shared(self) -> tuple[Level, ...]:
+        """Those of them that calls of other clients change, too."""
+        return _shared(self)
+
+
+@lru_cache(maxsize=4096)
+def _shared(occupancy: Occupancy) -> tuple[Level, ...]:
+    return tuple(level for level in _levels(occupancy) if level.shared)
 
 
 @lru_cache(maxsize=4096)  # asked five times a call

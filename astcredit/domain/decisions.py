@@ -103,10 +103,13 @@ class Inquiry:
         return self.identified.account
 
     def levels(self) -> Iterator[Level]:
-        """Every counter that the decision may look at or change."""
-        yield from self.occupancy(None).levels()
+        """Every counter that the decision may look at, and those that calls of other clients change
+        while it is made."""
+        own = self.occupancy(None)
+        limited = [limit.level for limit in self.limits if limit.most is not None]
+        yield from (level for level in own.levels() if level.shared or level in limited)
         for route in self.routing.routes if self.routing else ():
-            yield from self.occupancy(route).levels()
+            yield from self.occupancy(route).shared()
 
     def occupancy(self, route: Route | None) -> Occupancy:
         """Where the call is counted if it takes that route."""
@@ -173,6 +176,15 @@ def decide(inquiry: Inquiry, rows: Rows, policy: CallPolicy) -> Decision:
         if route is None:
             return _refusal(AuthStatus.CAPACITY, _all_full(inquiry.routing, uses), inquiry, client)
     return _funded(inquiry, inquiry.rate, route, rows, policy)
+
+
+def unbounded(decision: Decision, inquiry: Inquiry, policy: CallPolicy) -> bool:
+    """Whether a decision could not have been better on any books: the call is allowed for the
+    longest time and by the first route."""
+    routes = inquiry.routing.routes if inquiry.routing else ()
+    first = routes[0] if routes else None
+    longest = decision.allowed and decision.seconds == policy.max_seconds
+    return longest and decision.route == first
 
 
 def free_route(routes: Iterable[Route], uses: Uses) -> Route | None:

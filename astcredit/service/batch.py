@@ -15,7 +15,7 @@ from astcredit.domain.calls import (
     RouteRequest,
 )
 from astcredit.domain.capacity import Occupancy, Uses
-from astcredit.domain.decisions import CallPolicy, Decision, Inquiry, Rows, decide
+from astcredit.domain.decisions import CallPolicy, Decision, Inquiry, Rows, decide, unbounded
 from astcredit.domain.quotas import UNUSED, ClientPeriod, Usage, Usages, watched
 from astcredit.domain.rerouting import next_route, rerouted
 from astcredit.domain.routing import Routing
@@ -33,23 +33,25 @@ from astcredit.service.operations import (
     NoFurtherRoute,
     Operation,
     Outcome,
+    Postponed,
     Reconciled,
     Rerouted,
     Undelivered,
 )
-from astcredit.service.ports import Changes, Channel, Links, NewCall
+from astcredit.service.ports import Changes, Channel, FoundCall, Links, NewCall
 
 NOTHING = Changed()
 
 
 @dataclass(frozen=True, slots=True)
 class BatchRows:
-    """The rows that a transaction has locked: clients, their open calls, counters of capacity,
-    what the clients used of their quotas, and up to when all was heard of the nodes of calls that
-    are gone."""
+    """The rows that a transaction has locked: clients, their open calls, calls of which nothing but
+    their answer is to be noted, counters of capacity, what the clients used of their quotas, and up
+    to when all was heard of the nodes of calls that are gone."""
 
     clients: Mapping[int, ClientBooks]
     calls: Iterable[OpenCall]
+    answered: Mapping[str, FoundCall]
     uses: Uses
     usages: Mapping[ClientPeriod, Usage]
     heard: Mapping[str, int]
@@ -61,11 +63,13 @@ class BatchAnswers:
 
     `screened`: by call id, what the catalog says of a request. `routings`: by call id, all
     routes of a call whose next one is asked for. `carried`: answers of an earlier attempt.
+    `ahead`: events that came before the requests are not in the batch.
     """
 
     screened: Mapping[str, Inquiry | Decision]
     routings: Mapping[str, Routing]
     carried: Mapping[str, Outcome]
+    ahead: bool = False
 
 
 class Batch:
@@ -83,6 +87,7 @@ class Batch:
         self.changes = Changes()
         self._clients = dict(rows.clients)
         self._calls = OpenCalls(rows.calls)
+        self._answered = dict(rows.answered)
         self._uses = dict(rows.uses)
         self._usages = dict(rows.usages)
         self._heard = dict(rows.heard)
@@ -91,6 +96,7 @@ class Batch:
         self._now_ms = now_ms
         self._links = links
         self._denied_cdr = denied_cdr
+        self._postponed: set[int] = set()
 
     def apply(self, operation: Operation) -> Outcome:
         """Apply one operation to the rows."""
@@ -117,11 +123,13 @@ class Batch:
                 self._heard[node] = self.changes.heard[node] = until_ms
                 return NOTHING
 
-    def _authorize(self, request: CallRequest) -> Decision:
+    def _authorize(self, request: CallRequest) -> Decision | Postponed:
         known = self._answers.carried.get(request.call_id)
         if isinstance(known, Decision):
             return known
         decision = self._decision(request)
+        if self._answers.ahead and self._is_bounded(request, decision):
+            return Postponed()
         expires_at_ms = self._policy.expires_at_ms(self._now_ms, decision.seconds)
         new = NewCall(request, decision, self._now_ms, expires_at_ms)
         if not decision.allowed:
@@ -144,6 +152,17 @@ class Batch:
             raise StorageError(f"client {screened.account.client_id} has no row")
         rows = Rows(client, self._uses, self._usages_of(client), self._now_ms)
         return decide(screened, rows, self._policy)
+
+    def _is_bounded(self, request: CallRequest, decision: Decision) -> bool:
+        """Whether events could have made a decision better; or one before it on the same client,
+        which is to have its money first."""
+        inquiry = self._answers.screened[request.call_id]
+        if isinstance(inquiry, Decision) or decision.client is None:
+            return False
+        client_id = decision.client.id
+        if client_id in self._postponed or not unbounded(decision, inquiry, self._policy):
+            self._postponed.add(client_id)
+        return client_id in self._postponed
 
     def _usages_of(self, client: ClientBooks) -> Usages:
         return {
@@ -213,18 +232,25 @@ class Batch:
 
     def _answer(self, event: LegAnswered) -> Changed:
         call = self._calls.meant(event.call_id, Channel(event.node, event.caller_uniqueid))
-        if call is None:
+        found = call or self._answered.get(event.call_id)
+        if found is None:
             return Changed(unreserved=event) if event.call_id else NOTHING
-        state = after(call.state, CallEvent.ANSWER)
-        if state is not None:
-            return self._keep_answer(Answered(_answered(call, state, event), event.trunk))
-        if call.state is CallState.ANSWERED and not call.leg_uniqueid:
-            # Its caller's report told of it, by another clock than Asterisk's.
-            found = replace(
-                call, leg_uniqueid=event.leg_uniqueid, answered_at_ms=event.answered_at_ms
+        if found.leg_uniqueid:
+            return NOTHING
+        # It may be answered already: by its caller's report, by another clock than Asterisk's.
+        if isinstance(found, OpenCall):
+            self._calls.put(_answered(found, event))
+        else:
+            self._answered[found.call_id] = replace(found, leg_uniqueid=event.leg_uniqueid)
+        return self._keep_answer(
+            Answered(
+                found.call_id,
+                event.leg_uniqueid,
+                event.trunk,
+                event.dialed_at_ms,
+                event.answered_at_ms,
             )
-            return self._keep_answer(Answered(found, event.trunk))
-        return NOTHING
+        )
 
     def _channel_ended(self, event: ChannelEnded) -> Changed:
         settled, unclear = [], ""
@@ -266,11 +292,10 @@ class Batch:
         if state is None:
             return NOTHING
         answered_at_ms = report.ended_at_ms - report.talk_ms
-        answered = Answered(replace(call, state=state, answered_at_ms=answered_at_ms), "")
-        return self._keep_answer(answered)
+        self._calls.put(replace(call, state=state, answered_at_ms=answered_at_ms))
+        return self._keep_answer(Answered(call.call_id, None, "", None, answered_at_ms))
 
     def _keep_answer(self, answered: Answered) -> Changed:
-        self._calls.put(answered.call)
         self.changes.answered.append(answered)
         return Changed(answered=(answered,))
 
@@ -353,10 +378,10 @@ class Batch:
         self.changes.clients[client.id] = client
 
 
-def _answered(call: OpenCall, state: CallState, event: LegAnswered) -> OpenCall:
+def _answered(call: OpenCall, event: LegAnswered) -> OpenCall:
     return replace(
         call,
-        state=state,
+        state=after(call.state, CallEvent.ANSWER) or call.state,
         leg_uniqueid=event.leg_uniqueid,
         answered_at_ms=event.answered_at_ms,
         dialed_at_ms=event.dialed_at_ms,

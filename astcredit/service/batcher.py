@@ -4,6 +4,11 @@ While a transaction is under way, the operations that arrive wait; then all of t
 together. With one call at a time a batch holds one and costs nothing extra; under load it
 grows, and the price of a commit is shared.
 
+A dialplan waits for the answer to its request; nobody waits for what the listener hears. So events
+wait for one another for a moment (`event_delay`), and requests go ahead of them; but what was
+decided ahead stands only if the events could not have made it better, and no operation of another
+kind goes ahead of anything.
+
 An operation is lost only with its process: an ending waits here until the database takes it.
 A request waits no longer than whoever asked: when that one has gone (its future is cancelled)
 it is dropped, and if it was committed all the same it is given back through `on_orphan`.
@@ -12,18 +17,20 @@ it is dropped, and if it was committed all the same it is given back through `on
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from types import MappingProxyType
 from typing import Protocol, TypeAlias
 
-from astcredit.domain.calls import CallRequest, RouteRequest
+from astcredit.domain.calls import CallRequest, ChannelEnded, LegAnswered, RouteRequest
 from astcredit.domain.decisions import Decision
 from astcredit.service.errors import CommitUnknown, PoisonError, StorageError
 from astcredit.service.ledger import Carried
-from astcredit.service.operations import Operation, Outcome
+from astcredit.service.operations import NodeHeard, Operation, Outcome, Postponed
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +44,12 @@ NOTHING_CARRIED: Carried = MappingProxyType({})
 Question = CallRequest | RouteRequest
 """Operations whose outcome somebody waits for, and that need not be done when nobody does."""
 
-Apply: TypeAlias = Callable[[Sequence[Operation], Carried, list[Outcome]], Awaitable[None]]
+Event = LegAnswered | ChannelEnded | NodeHeard
+"""Operations that can wait a moment: what the listener of a server heard."""
+
+
+Apply: TypeAlias = Callable[[Sequence[Operation], Carried, list[Outcome], bool], Awaitable[None]]
+"""Applies operations in one transaction, as `Ledger.apply` does."""
 
 
 class BatchObserver(Protocol):
@@ -50,19 +62,31 @@ class BatchObserver(Protocol):
     def queue_length(self, operations: int) -> None: ...
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class _Item:
     operation: Operation
     future: asyncio.Future[Outcome]
+    serial: int
+    arrived: float
+    postponed: bool = False
 
     @property
     def wanted(self) -> bool:
         """Whether it must still be done: a request only while somebody waits for its answer."""
         return not (self.future.cancelled() and isinstance(self.operation, Question))
 
+    @property
+    def may_overtake(self) -> bool:
+        """Whether it may be done before events that arrived before it."""
+        return isinstance(self.operation, CallRequest) and not self.postponed
+
 
 class Batcher:
-    """Collects operations and applies them in batches, one transaction at a time."""
+    """Collects operations and applies them in batches, one transaction at a time.
+
+    `most_operations` is the most of a batch, `event_delay` for how many seconds an event waits for
+    others while requests go ahead of it.
+    """
 
     def __init__(
         self,
@@ -71,12 +95,16 @@ class Batcher:
         observer: BatchObserver,
         *,
         most_operations: int,
+        event_delay: float = 0.0,
     ) -> None:
         self._apply = apply
         self._on_orphan = on_orphan
         self._observer = observer
         self._most = most_operations
+        self._event_delay = event_delay
+        self._serials = itertools.count()
         self._queue: deque[_Item] = deque()
+        self._events: deque[_Item] = deque()
         self._arrived = asyncio.Event()
         self._stopping = False
         self._task: asyncio.Task[None] | None = None
@@ -94,35 +122,81 @@ class Batcher:
             if not done:
                 self._task.cancel()
                 await asyncio.gather(self._task, return_exceptions=True)
-        return sum(not item.future.done() for item in self._queue)
+        return sum(not item.future.done() for item in (*self._queue, *self._events))
 
     def submit(self, operation: Operation) -> asyncio.Future[Outcome]:
         """Queue an operation; the future brings its outcome after commit, or a StorageError.
 
         Cancel the future of a request that nobody waits for any more.
         """
-        item = _Item(operation, asyncio.get_running_loop().create_future())
-        self._queue.append(item)
-        self._observer.queue_length(len(self._queue))
-        self._arrived.set()
+        loop = asyncio.get_running_loop()
+        item = _Item(operation, loop.create_future(), next(self._serials), loop.time())
+        waits = self._event_delay and isinstance(operation, Event)
+        if waits and self._events:
+            self._events.append(item)  # the first one set the alarm
+        else:
+            (self._events if waits else self._queue).append(item)
+            self._arrived.set()
+        self._observer.queue_length(self._waiting)
         return item.future
+
+    @property
+    def _waiting(self) -> int:
+        return len(self._queue) + len(self._events)
 
     async def _run(self) -> None:
         while True:
-            while not self._queue:
+            batch, ahead = self._next()
+            if not batch:
                 if self._stopping:
                     return
-                self._arrived.clear()
-                await self._arrived.wait()
-            batch = [self._queue.popleft() for _ in range(min(self._most, len(self._queue)))]
-            self._observer.queue_length(len(self._queue))
+                await self._wait()
+                continue
+            self._observer.queue_length(self._waiting)
             try:
-                await self._carry_out(batch)
+                await self._carry_out(batch, ahead)
             except asyncio.CancelledError:
-                self._queue.extendleft(reversed(batch))
+                self._put_back(batch)
                 raise
 
-    async def _carry_out(self, batch: list[_Item], carried: Carried = NOTHING_CARRIED) -> None:
+    def _next(self) -> tuple[list[_Item], bool]:
+        """What goes together now, and whether it goes ahead of events that came before."""
+        if not self._events or self._events_wait():
+            ahead = bool(self._events)
+            return [self._queue.popleft() for _ in range(min(self._most, len(self._queue)))], ahead
+        in_order = sorted((*self._queue, *self._events), key=attrgetter("serial"))
+        self._queue.clear()
+        self._events.clear()
+        self._put_back(in_order[self._most :])
+        return in_order[: self._most], False
+
+    def _events_wait(self) -> bool:
+        due = self._stopping or self._due_at() <= asyncio.get_running_loop().time()
+        return not due and all(item.may_overtake for item in self._queue)
+
+    def _due_at(self) -> float:
+        return self._events[0].arrived + self._event_delay
+
+    async def _wait(self) -> None:
+        """Until something must be done."""
+        self._arrived.clear()
+        loop = asyncio.get_running_loop()
+        alarm = loop.call_at(self._due_at(), self._arrived.set) if self._events else None
+        try:
+            await self._arrived.wait()
+        finally:
+            if alarm is not None:
+                alarm.cancel()
+
+    def _put_back(self, items: Sequence[_Item]) -> None:
+        """Queue again, before those that came later."""
+        for item in reversed(items):
+            waits = self._event_delay and isinstance(item.operation, Event)
+            (self._events if waits else self._queue).appendleft(item)
+
+    async def _carry_out(
+        self, batch: list[_Item], ahead: bool, carried: Carried = NOTHING_CARRIED
+    ) -> None:
         """Apply a batch until it is done, splitting off what the database refuses."""
         pause = 0.0
         while True:
@@ -133,20 +207,21 @@ class Batcher:
             outcomes: list[Outcome] = []
             began = asyncio.get_running_loop().time()
             try:
-                await self._apply([item.operation for item in batch], carried, outcomes)
+                operations = [item.operation for item in batch]
+                await self._apply(operations, carried, outcomes, ahead)
             except CommitUnknown as error:
                 self._failed(error, len(batch))
                 carried = {**carried, **_answers(batch, outcomes)}
             except PoisonError as error:
                 self._failed(error, len(batch))
-                await self._isolate(batch, error, carried)
+                await self._isolate(batch, error, ahead, carried)
                 return
             except StorageError as error:
                 self._failed(error, len(batch))
             except Exception as error:
                 # A fault of our own: one operation brings it to light, the others need not.
                 self._failed(error, len(batch))
-                await self._isolate(batch, error, carried)
+                await self._isolate(batch, error, ahead, carried)
                 return
             else:
                 took = asyncio.get_running_loop().time() - began
@@ -156,21 +231,28 @@ class Batcher:
             await asyncio.sleep(pause)
             pause = min(LONGEST_PAUSE_SECONDS, pause * 2 or FIRST_PAUSE_SECONDS)
 
-    async def _isolate(self, batch: list[_Item], error: Exception, carried: Carried) -> None:
+    async def _isolate(
+        self, batch: list[_Item], error: Exception, ahead: bool, carried: Carried
+    ) -> None:
         """Halve the batch until the operation that cannot be done is alone; only it fails."""
         if len(batch) == 1:
             _fail(batch[0], error)
             return
         middle = len(batch) // 2
-        await self._carry_out(batch[:middle], carried)
-        await self._carry_out(batch[middle:], carried)
+        await self._carry_out(batch[:middle], ahead, carried)
+        await self._carry_out(batch[middle:], ahead, carried)
 
     def _deliver(self, batch: Sequence[_Item], outcomes: Sequence[Outcome]) -> None:
+        postponed = []
         for item, outcome in zip(batch, outcomes, strict=True):
-            if not item.future.done():
+            if isinstance(outcome, Postponed):
+                item.postponed = True
+                postponed.append(item)
+            elif not item.future.done():
                 item.future.set_result(outcome)
             elif isinstance(item.operation, CallRequest) and isinstance(outcome, Decision):
                 self._on_orphan(item.operation, outcome)
+        self._put_back(postponed)
 
     def _failed(self, error: Exception, operations: int) -> None:
         self._observer.batch_failed(error)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 from astcredit.domain.books import ClientBooks, OpenCall
 from astcredit.domain.calls import (
@@ -64,8 +64,6 @@ NO_LINKS = NoLinks()
 Subjects: TypeAlias = tuple[set[str], set[Channel]]
 """The calls that operations mean: by their ids, and by their channels."""
 
-AnyCall = TypeVar("AnyCall", FoundCall, OpenCall)
-
 EMPTY = compile_catalog(0, {}, {}, {})
 
 
@@ -92,56 +90,56 @@ class Ledger:
         self._looked_for = 0
 
     async def apply(
-        self, operations: Sequence[Operation], carried: Carried, outcomes: list[Outcome]
+        self,
+        operations: Sequence[Operation],
+        carried: Carried,
+        outcomes: list[Outcome],
+        ahead: bool = False,
     ) -> None:
-        """Apply the operations in one transaction, filling `outcomes` in their order.
+        """Apply the operations in one transaction, filling `outcomes` in their order. `ahead`:
+        events that came before the requests are left for later.
 
         `outcomes` is filled before COMMIT, so that after a CommitUnknown the caller knows what
         the attempt would have answered. Raises StorageError; then nothing was changed, except
         that CommitUnknown leaves it open.
         """
+        asked = _Asked(operations, carried, ahead)
         try:
-            await self._attempt(operations, carried, outcomes, guess=True)
+            await self._attempt(asked, outcomes, guess=True)
         except _NewerCatalog as newer:
             await self._catalog.at_least(newer.version)
             self._looked_for = newer.version
             # It may change again meanwhile, and again: now the transaction is asked first.
-            await self._attempt(operations, carried, outcomes, guess=False)
+            await self._attempt(asked, outcomes, guess=False)
 
-    async def _attempt(
-        self,
-        operations: Sequence[Operation],
-        carried: Carried,
-        outcomes: list[Outcome],
-        *,
-        guess: bool,
-    ) -> None:
+    async def _attempt(self, asked: _Asked, outcomes: list[Outcome], *, guess: bool) -> None:
         """Apply the operations in one transaction, with the catalog as the transaction sees it.
 
         The newest catalog known here is nearly always the newest there is. With `guess` it is taken
         for that, and the rows are locked in the same step that tells whether it was.
         """
         outcomes.clear()
+        operations = asked.operations
         asks = any(isinstance(operation, CallRequest | RouteRequest) for operation in operations)
         catalog = await self._catalog.at_least(0) if asks and guess else EMPTY
         async with self._books.transaction() as transaction:
             if asks and not guess:
                 seen = await transaction.lock(Wanted(version=True))
                 catalog = await self._catalog.at_least(seen.version)
-            opening = _Opening(operations, self._screened(operations, catalog))
-            opened = await self._open(transaction, opening, carried, version=asks and guess)
+            opening = _Opening(asked, self._screened(operations, catalog))
+            opened = await self._open(transaction, opening, version=asks and guess)
             if opened.version > max(catalog.version, self._looked_for):
                 raise _NewerCatalog(opened.version)
-            batch = await self._batch(transaction, catalog, opening, opened, carried)
+            batch = await self._batch(transaction, catalog, opening, opened)
             outcomes.extend(batch.apply(operation) for operation in operations)
             if batch.changes:
                 await transaction.write(batch.changes)
 
     async def _open(
-        self, transaction: BooksTransaction, opening: _Opening, carried: Carried, *, version: bool
+        self, transaction: BooksTransaction, opening: _Opening, *, version: bool
     ) -> Locked:
         """Find the open calls that are meant, and lock all that can be known to be needed."""
-        call_ids, channels = _subjects(opening.operations)
+        call_ids, channels = opening.whole
         if call_ids or channels:
             opening.found = await transaction.find(call_ids, channels)
         return await transaction.lock(
@@ -149,10 +147,11 @@ class Ledger:
                 version=version,
                 clients=opening.clients(),
                 calls=opening.found,
+                answered=opening.answered - opening.found.keys(),
                 # What counters a next route touches is known once its call is read; all are locked
                 # in one order, so none before.
                 levels=() if opening.reroutes else opening.levels(),
-                recorded=opening.requests() & set(carried),
+                recorded=opening.requests() & set(opening.asked.carried),
                 nodes=opening.nodes(),
             )
         )
@@ -163,11 +162,11 @@ class Ledger:
         catalog: Catalog,
         opening: _Opening,
         locked: Locked,
-        carried: Carried,
     ) -> Batch:
-        routings = self._routings(opening.operations, locked.calls, catalog)
+        asked = opening.asked
+        routings = self._routings(asked.operations, locked.calls, catalog)
         uses = dict(locked.uses)
-        needed = opening.levels() | _levels(opening.ending(locked.calls), routings)
+        needed = opening.levels() | _levels(locked.calls, routings)
         further = needed - uses.keys()
         if further:
             # Of a next route; or else a call was moved there just before it was locked.
@@ -175,10 +174,10 @@ class Ledger:
         now_ms = self._now_ms()
         periods = _periods(locked.clients.values(), locked.calls, now_ms)
         usages = await transaction.load_usages(periods) if periods else {}
-        requests = opening.requests()
+        requests, carried = opening.requests(), asked.carried
         known = {id: carried[id] for id in carried if id not in requests or id in locked.recorded}
-        rows = BatchRows(locked.clients, locked.calls, uses, usages, locked.heard)
-        answers = BatchAnswers(opening.screened, routings, known)
+        rows = BatchRows(locked.clients, locked.calls, locked.answered, uses, usages, locked.heard)
+        answers = BatchAnswers(opening.screened, routings, known, asked.ahead)
         return Batch(rows, answers, self._policy, now_ms, self._links, self._denied_cdr)
 
     def _screened(self, operations: Iterable[Operation], catalog: Catalog) -> Screened:
@@ -221,27 +220,46 @@ class _NewerCatalog(Exception):  # noqa: N818 - not a fault
         self.version = version
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What is to be applied; see `Ledger.apply`."""
+
+    operations: Sequence[Operation]
+    carried: Carried
+    ahead: bool
+
+
 @dataclass(slots=True)
 class _Opening:
     """What is known of a batch before its rows are locked."""
 
-    operations: Sequence[Operation]
+    asked: _Asked
     screened: Screened
     found: Mapping[str, FoundCall] = field(default_factory=dict)
-    _meant: Subjects = field(init=False)
+    whole: Subjects = field(init=False)
+    """The calls of which an operation may do more than to note their answer."""
+    answered: set[str] = field(init=False)
+    """The ids of calls that are answered; some of them may be `found`, too."""
 
     def __post_init__(self) -> None:
-        answers = [o for o in self.operations if isinstance(o, LegAnswered)]
-        call_ids, channels = _subjects(o for o in self.operations if not isinstance(o, LegAnswered))
-        # A leg that is answered and ends in one batch is known by its answer alone.
-        both = [o for o in answers if Channel(o.node, o.leg_uniqueid) in channels]
-        also_ids, also_channels = _subjects(both)
-        self._meant = call_ids | also_ids, channels | also_channels
+        operations = self.asked.operations
+        ended = {Channel(o.node, o.uniqueid) for o in operations if isinstance(o, ChannelEnded)}
+        self.answered, others = set(), []
+        for o in operations:
+            # A leg that is answered and ends in one batch is known by its answer alone.
+            match o:
+                case LegAnswered(call_id=call_id) if (
+                    call_id and Channel(o.node, o.leg_uniqueid) not in ended
+                ):
+                    self.answered.add(call_id)
+                case _:
+                    others.append(o)
+        self.whole = _subjects(others)
 
     @property
     def reroutes(self) -> bool:
         """Whether a next route is asked for."""
-        return any(isinstance(operation, RouteRequest) for operation in self.operations)
+        return any(isinstance(operation, RouteRequest) for operation in self.asked.operations)
 
     def clients(self) -> set[int]:
         """Whose calls they are."""
@@ -250,45 +268,34 @@ class _Opening:
         return payers | {call.client_id for call in self.found.values()}
 
     def levels(self) -> set[Level]:
-        """The counters that the batch may look at or change, as far as is known."""
+        """The counters that the batch must lock, as far as is known."""
         levels: set[Level] = set()
         for inquiry in self.screened.values():
             if isinstance(inquiry, Inquiry):
                 levels.update(inquiry.levels())
-        for call in self.ending(self.found.values()):
-            levels.update(call.occupancy.levels())
+        for call in self.found.values():
+            levels.update(call.occupancy.shared())
         return levels
-
-    def ending(self, calls: Iterable[AnyCall]) -> list[AnyCall]:
-        """Those of the calls of which an operation does more than to note their answer."""
-        call_ids, channels = self._meant
-        return [
-            call
-            for call in calls
-            if call.call_id in call_ids
-            or Channel(call.node, call.uniqueid) in channels
-            or (call.leg_uniqueid and Channel(call.node, call.leg_uniqueid) in channels)
-        ]
 
     def nodes(self) -> set[str]:
         """The servers of calls of which it is asked up to when they were heard of."""
-        gone = {o.call_id for o in self.operations if isinstance(o, Gone | Expire)}
+        gone = {o.call_id for o in self.asked.operations if isinstance(o, Gone | Expire)}
         return {call.node for call_id, call in self.found.items() if call_id in gone}
 
     def requests(self) -> set[str]:
         """The ids of the calls that are asked for."""
-        return {o.call_id for o in self.operations if isinstance(o, CallRequest)}
+        return {o.call_id for o in self.asked.operations if isinstance(o, CallRequest)}
 
 
 def _levels(calls: Iterable[OpenCall], routings: Mapping[str, Routing]) -> set[Level]:
     """The counters of calls, and of the routes that they may take next."""
     levels: set[Level] = set()
     for call in calls:
-        levels.update(call.occupancy.levels())
+        levels.update(call.occupancy.shared())
         routing = routings.get(call.call_id)
         for way in routing.routes if routing else ():
             mine = call.occupancy
-            levels.update(way.occupancy(mine.account_id, mine.reseller_id).levels())
+            levels.update(way.occupancy(mine.account_id, mine.reseller_id).shared())
     return levels
 
 

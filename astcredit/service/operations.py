@@ -82,10 +82,13 @@ Operation: TypeAlias = (
 
 @record
 class Answered:
-    """An open call was answered: the call as it stands now."""
+    """An open call was answered. No leg: its caller's report alone told of it."""
 
-    call: OpenCall
+    call_id: str
+    leg_uniqueid: str | None
     trunk: str
+    dialed_at_ms: int | None
+    answered_at_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +107,12 @@ class NoFurtherRoute:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Postponed:
+    """A request decided ahead of events that may have given it more: nothing was done. It is to be
+    asked again behind them."""
+
+
 @record
 class Changed:
     """What an operation that is not a request did; empty when it had nothing to change.
@@ -120,4 +129,4 @@ class Changed:
     unclear: str = ""
 
 
-Outcome: TypeAlias = Decision | Rerouted | NoFurtherRoute | Changed
+Outcome: TypeAlias = Decision | Postponed | Rerouted | NoFurtherRoute | Changed

@@ -139,13 +139,15 @@ class Wanted:
 
     `version`: that of the catalog, as the transaction sees it. `clients` are locked in the order of
     their ids, counters of `levels` in that of their keys. `calls`: those of them that are still
-    open. `recorded`: those of the ids that have a CDR. `nodes`: up to when all that happened there
-    is on record.
+    open. `answered`: likewise, of which nothing but their answer is to be noted: they are locked
+    against being ended meanwhile, their clients are not. `recorded`: those of the ids that have a
+    CDR. `nodes`: up to when all that happened there is on record.
     """
 
     version: bool = False
     clients: Collection[int] = ()
     calls: Collection[str] = ()
+    answered: Collection[str] = ()
     levels: Collection[Level] = ()
     recorded: Collection[str] = ()
     nodes: Collection[str] = ()
@@ -161,6 +163,7 @@ class Locked:
     uses: Uses = field(default_factory=dict)
     recorded: frozenset[str] = frozenset()
     heard: Mapping[str, int] = field(default_factory=dict)
+    answered: Mapping[str, FoundCall] = field(default_factory=dict)
 
 
 class BooksTransaction(Protocol):

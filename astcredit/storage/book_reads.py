@@ -47,8 +47,17 @@ class BookReads:
                     values.append(fit(tables.astcreditres, "node", channel.node))
                     values.append(fit(tables.astcreditres, column, channel.uniqueid))
         select = f"SELECT {rows.FOUND_CALL} FROM astcreditres WHERE "
-        statement = " UNION ".join(select + part for part in parts)
-        return Question(statement, values, lambda found: {r[0]: rows.found_call(r) for r in found})
+        statement = " UNION ALL ".join(select + part for part in parts)
+        return Question(statement, values, _found_calls)
+
+    def answered(self, call_ids: Collection[str]) -> Question[Mapping[str, FoundCall]]:
+        """Those of the calls that are still open, locked in the order of their ids."""
+        statement = (
+            f"SELECT {rows.FOUND_CALL} FROM {self._sql.by_key('astcreditres', 'r')}"
+            f" WHERE {self._sql.in_list('call_id', len(call_ids))} ORDER BY call_id"
+            f"{self._sql.for_update}"
+        )
+        return Question(statement, sorted(call_ids), _found_calls)
 
     def clients(self, ids: Collection[int], *, lock: bool) -> Question[Mapping[int, ClientBooks]]:
         """The books of clients, in the order of their ids; locked in that order if asked for."""
@@ -65,12 +74,15 @@ class BookReads:
 
         return Question(statement, sorted(ids), read)
 
-    def whole_calls(self, call_ids: Collection[str]) -> Question[Sequence[OpenCall]]:
-        """Those of the calls that are still open, with all that settling needs."""
+    def whole_calls(self, call_ids: Collection[str], *, lock: bool) -> Question[Sequence[OpenCall]]:
+        """Those of the calls that are still open, with all that settling needs; locked in the order
+        of their ids if asked for: the answer of a call is noted without its client's lock."""
         statement = (
             f"SELECT {rows.OPEN_CALL_COLUMNS}"
-            " FROM astcreditres r JOIN astcdr c ON c.id = r.call_id"
+            f" FROM {self._sql.by_key('astcreditres', 'r')}"
+            f" {self._sql.then} {self._sql.by_key('astcdr', 'c')} ON c.id = r.call_id"
             f" WHERE {self._sql.in_list('r.call_id', len(call_ids))} ORDER BY r.call_id"
+            f"{self._sql.for_update if lock else ''}"
         )
         return Question(statement, tuple(call_ids), lambda found: [*map(rows.open_call, found)])
 
@@ -108,3 +120,7 @@ class BookReads:
         return Question(
             statement, tuple(call_ids), lambda found: frozenset(row[0] for row in found)
         )
+
+
+def _found_calls(found: Sequence[Sequence[str]]) -> Mapping[str, FoundCall]:
+    return {row[0]: rows.found_call(row) for row in found}

@@ -74,8 +74,8 @@ class BookWrites:
     def _answers(self, answered: Sequence[Answered]) -> Iterator[Statement]:
         # A call may be told answered twice in one batch, by its caller's report and by the event:
         # its last state is what is written.
-        last = {event.call.call_id: event for event in answered}
-        changed = [rows.answer_row(event) for event in last.values()]
+        last = {answer.call_id: answer for answer in answered}
+        changed = [rows.answer_row(answer) for answer in last.values()]
         yield from self._update("astcdr", "id", rows.CDR_ANSWER, changed)
         legs = [(row[0], row[2]) for row in changed]
         yield from self._update("astcreditres", "call_id", ("leg_uniqueid",), legs)

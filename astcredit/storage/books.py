@@ -119,7 +119,9 @@ class SqlBooksTransaction:
         if wanted.clients:
             asked["clients"] = reads.clients(wanted.clients, lock=True)
         if wanted.calls:
-            asked["calls"] = reads.whole_calls(wanted.calls)
+            asked["calls"] = reads.whole_calls(wanted.calls, lock=True)
+        if wanted.answered:
+            asked["answered"] = reads.answered(wanted.answered)
         if by_key:
             asked["uses"] = reads.counters(by_key)
         if wanted.recorded:
@@ -143,7 +145,8 @@ class SqlBooksTransaction:
 
     async def load_open(self, call_ids: Collection[str]) -> Sequence[OpenCall]:
         """Those of the calls that are still open."""
-        return (await self.lock(Wanted(calls=call_ids))).calls
+        (found,) = await self.session.ask(self._reads.whole_calls(call_ids, lock=False))
+        return cast(Sequence[OpenCall], found)
 
     async def lock_uses(self, levels: Collection[Level]) -> Uses:
         """Lock counters of capacity in the order of their keys and read them."""

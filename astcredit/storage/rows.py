@@ -186,14 +186,13 @@ def capacity_row(level: Level, calls: int) -> Sequence[Value]:
 
 
 def answer_row(answered: Answered) -> Sequence[Value]:
-    call = answered.call
     return (
-        call.call_id,
-        call.state,
-        _fit("leg_uniqueid", call.leg_uniqueid or ""),
+        answered.call_id,
+        CallState.ANSWERED,
+        _fit("leg_uniqueid", answered.leg_uniqueid or ""),
         _fit("trunk", answered.trunk),
-        _optional_instant(call.dialed_at_ms),
-        _optional_instant(call.answered_at_ms),
+        _optional_instant(answered.dialed_at_ms),
+        instant_text(answered.answered_at_ms),
     )
 
 

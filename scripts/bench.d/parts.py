@@ -13,7 +13,11 @@ from stage import CLIENTS, BenchError
 LEVELS = (1, 4, 16, 64, 256, 512)
 UNBATCHED_LEVELS = (1, 4, 16, 64, 256)
 """Above this a queue of single transactions takes longer than Asterisk waits for an answer."""
-UNBATCHED = {"batch_max_operations": "1", "call_answer_deadline_ms": "60000"}
+UNBATCHED = {
+    "batch_max_operations": "1",
+    "batch_event_delay_ms": "0",
+    "call_answer_deadline_ms": "60000",
+}
 SOME_RATE = 500
 """Calls a second of a busy system that is far from its limit."""
 STARTS = 50

@@ -319,7 +319,15 @@ def test_a_call_on_the_dialplans_trunk_has_no_routing() -> None:
     found = ask(routed(clients=clients))
     assert isinstance(found, Inquiry)
     assert found.routing is None
-    assert {x.key for x in found.levels()} == {"reseller:1:orig", "account:1:orig"}
+    assert {x.key for x in found.levels()} == {"reseller:1:orig"}
+
+
+def test_the_counter_of_what_an_account_makes_is_asked_for_where_it_has_a_limit() -> None:
+    """It changes under its client's lock alone: without a limit nobody looks at it."""
+    free, limited = ask(routed({})), ask(routed({"account:1:orig": 0}))
+    assert isinstance(free, Inquiry)
+    assert isinstance(limited, Inquiry)
+    assert {x.key for x in set(limited.levels()) - set(free.levels())} == {"account:1:orig"}
 
 
 NO_PLAN = RoutingPlan(1, "plan1", RouteOrder.PRIORITY, 1, RULES, enabled=False)

@@ -167,11 +167,15 @@ class Watched(Exchange):
         self.moved = 0
 
     async def apply(
-        self, operations: Sequence[Operation], carried: Carried, outcomes: list[Outcome]
+        self,
+        operations: Sequence[Operation],
+        carried: Carried,
+        outcomes: list[Outcome],
+        ahead: bool,
     ) -> None:
         up = {id: self._levels(id) for id in self.books.calls}
         try:
-            await self.ledger.apply(operations, carried, outcomes)
+            await self.ledger.apply(operations, carried, outcomes, ahead)
         finally:
             self._check(up, operations, carried, outcomes)
 
@@ -323,7 +327,7 @@ def _channel(operation: Operation) -> str:
 
 async def play(history: Sequence[Step]) -> Watched:
     it = Watched()
-    batcher = Batcher(it.apply, no_orphan, BatchLog(), most_operations=256)
+    batcher = Batcher(it.apply, no_orphan, BatchLog(), most_operations=256, event_delay=0.001)
     batcher.start()
     player = Player(it, batcher)
     for step in history:

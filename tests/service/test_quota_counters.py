@@ -153,11 +153,15 @@ class Watched(Exchange):
         return found
 
     async def apply(
-        self, operations: Sequence[Operation], carried: Carried, outcomes: list[Outcome]
+        self,
+        operations: Sequence[Operation],
+        carried: Carried,
+        outcomes: list[Outcome],
+        ahead: bool,
     ) -> None:
         before = self.used()
         try:
-            await self.ledger.apply(operations, carried, outcomes)
+            await self.ledger.apply(operations, carried, outcomes, ahead)
         finally:
             for (id, period), used in self.used().items():
                 quota = self.books.clients[id].quotas.quota_of(period)
@@ -252,7 +256,7 @@ def _subject(operation: Operation) -> str:
 
 async def play(history: Sequence[Step]) -> Watched:
     it = Watched()
-    batcher = Batcher(it.apply, no_orphan, BatchLog(), most_operations=256)
+    batcher = Batcher(it.apply, no_orphan, BatchLog(), most_operations=256, event_delay=0.001)
     batcher.start()
     player = Player(it, batcher)
     for step in history:

@@ -222,11 +222,12 @@ class Transaction:
         store = self._store
         clients = await self.lock_clients(wanted.clients)
         calls = await self.load_open(wanted.calls)
+        answered = {c.call_id: found_call(c) for c in await self.load_open(wanted.answered)}
         uses = await self.lock_uses(wanted.levels) if wanted.levels else {}
         recorded = frozenset(id for id in wanted.recorded if id in store.cdrs)
         heard = {node: store.heard[node] for node in sorted(wanted.nodes) if node in store.heard}
         await self._connection.trip()
-        return Locked(1 if wanted.version else 0, clients, calls, uses, recorded, heard)
+        return Locked(1 if wanted.version else 0, clients, calls, uses, recorded, heard, answered)
 
     async def lock_clients(self, ids: Collection[int]) -> Mapping[int, ClientBooks]:
         await self._connection.trip()
@@ -237,6 +238,9 @@ class Transaction:
     async def load_open(self, call_ids: Collection[str]) -> Sequence[OpenCall]:
         await self._connection.trip()
         store = self._store
+        for id in sorted(call_ids):
+            if id in store.open:
+                await self._lock(("call", id))
         return [store.open[id] for id in sorted(call_ids) if id in store.open]
 
     async def lock_uses(self, levels: Collection[Level]) -> Uses:

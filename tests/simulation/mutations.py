@@ -165,9 +165,11 @@ def _answer_before_the_commit() -> Iterator[None]:
     """A batch whose commit failed is answered all the same."""
     apply = Ledger.apply
 
-    async def applied(self: Ledger, operations: Any, carried: Any, outcomes: list[Any]) -> None:
+    async def applied(
+        self: Ledger, operations: Any, carried: Any, outcomes: list[Any], ahead: bool
+    ) -> None:
         try:
-            await apply(self, operations, carried, outcomes)
+            await apply(self, operations, carried, outcomes, ahead)
         except StorageError:
             if len(outcomes) < len(operations):
                 raise

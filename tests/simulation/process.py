@@ -38,6 +38,7 @@ from simulation.store import Store
 SWEEP_SECONDS = 30.0
 FLUSH_SECONDS = 10.0
 STOP_SECONDS = 5.0
+EVENT_DELAY_S = 0.02
 ANSWERS = AnswerPolicy(deadline_seconds=1.8, warn_seconds=60, repeat_seconds=30)
 
 CURRENT: ContextVar[Process | None] = ContextVar("process", default=None)
@@ -191,7 +192,9 @@ class _Parts:
         self.links = AmiLinks(nodes, {}, cast(Metrics, _NoMetrics()))
         ledger = Ledger(books, catalog, site.policy, process.now_ms, links=self.links)
         observer = _Observer(body)
-        self.batcher = Batcher(ledger.apply, self._orphan, observer, most_operations=256)
+        self.batcher = Batcher(
+            ledger.apply, self._orphan, observer, most_operations=256, event_delay=EVENT_DELAY_S
+        )
         self.controller = Controller(
             self.batcher,
             books,

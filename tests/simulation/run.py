@@ -278,7 +278,7 @@ class Simulation:
         for moved in changes.rerouted:
             self.note("reroute", moved.call.call_id, moved.call.occupancy.route_id)
         for answer in changes.answered:
-            self.note("answer", answer.call.call_id, answer.call.leg_uniqueid)
+            self.note("answer", answer.call_id, answer.leg_uniqueid)
         for done in changes.settlements:
             ending = done.ending
             self.note(done.state, done.call.call_id, ending.settled_by, done.price, ending.note)

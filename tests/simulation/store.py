@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from astcredit.domain.books import ClientBooks, LedgerEntry, LedgerKind, OpenCall
 from astcredit.domain.capacity import Level, Occupancy
@@ -18,7 +18,7 @@ from astcredit.domain.quotas import ClientPeriod, Usage
 from astcredit.domain.settlement import Settlement
 from astcredit.domain.states import CallState
 from astcredit.service.errors import PoisonError
-from astcredit.service.operations import Answered, Rerouted
+from astcredit.service.operations import Answered
 from astcredit.service.ports import Changes, Channel, NewCall
 
 NOWHERE = Occupancy(None)
@@ -125,10 +125,9 @@ class Store:
             before[new.request.call_id] = None
             self._begin(new)
         for moved in changes.rerouted:
-            self._replace(moved, before)
+            self._replace(moved.call, before)
         for answer in changes.answered:
-            self._replace(answer, before)
-            self._note_answer(answer.call)
+            self._note_answer(answer, before)
         for settlement in changes.settlements:
             before.setdefault(settlement.call.call_id, self.open.get(settlement.call.call_id))
             self._end(settlement)
@@ -187,18 +186,27 @@ class Store:
         self.open[call.call_id] = call
         self._index(call)
 
-    def _replace(self, event: Answered | Rerouted, before: dict[str, OpenCall | None]) -> None:
-        call = event.call
+    def _replace(self, call: OpenCall, before: dict[str, OpenCall | None]) -> None:
         before.setdefault(call.call_id, self.open.get(call.call_id))
         if call.call_id in self.open:  # an UPDATE of a row that is not there changes nothing
             self.open[call.call_id] = call
             self._index(call)
 
-    def _note_answer(self, call: OpenCall) -> None:
-        cdr = self.cdrs[call.call_id]
-        cdr.status = call.state.value
-        cdr.leg_uniqueid = call.leg_uniqueid
-        cdr.answered_at_ms = call.answered_at_ms
+    def _note_answer(self, answer: Answered, before: dict[str, OpenCall | None]) -> None:
+        call = self.open.get(answer.call_id)
+        if call is not None:
+            answered = replace(
+                call,
+                state=CallState.ANSWERED,
+                leg_uniqueid=answer.leg_uniqueid,
+                dialed_at_ms=answer.dialed_at_ms,
+                answered_at_ms=answer.answered_at_ms,
+            )
+            self._replace(answered, before)
+        cdr = self.cdrs[answer.call_id]
+        cdr.status = CallState.ANSWERED.value
+        cdr.leg_uniqueid = answer.leg_uniqueid
+        cdr.answered_at_ms = answer.answered_at_ms
 
     def _end(self, settlement: Settlement) -> None:
         call, ending = settlement.call, settlement.ending

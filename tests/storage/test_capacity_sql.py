@@ -18,7 +18,7 @@ from astcredit.storage.administration import SqlAdministration
 from astcredit.storage.database import Database
 from astcredit.storage.schema import upgrade
 from astcredit.storage.tables import astcapacity, astclient, astcreditres
-from support.calls import plain, query
+from support.calls import plain, query, somebody_waits
 from support.core import Clock, caller_ended, opened, prepaid, request, seed, server
 from support.people import (
     ACME,
@@ -218,7 +218,7 @@ def test_a_call_that_begins_meanwhile_is_counted(mariadb_url: str) -> None:
         async with database.transaction() as connection:
             await begin(connection)
             recount = asyncio.create_task(desk.recount())
-            while not await _somebody_waits(database):
+            while not await somebody_waits(database):
                 assert not recount.done()
         assert await recount == []
         assert await counters(database) == {
@@ -227,12 +227,6 @@ def test_a_call_that_begins_meanwhile_is_counted(mariadb_url: str) -> None:
         }
 
     at_desk(mariadb_url, work)
-
-
-async def _somebody_waits(database: Database) -> bool:
-    # Not information_schema.innodb_trx: who asks more often than ten times a second gets old news.
-    (row,) = await query(database, "SHOW GLOBAL STATUS LIKE 'Innodb_row_lock_current_waits'")
-    return int(row["Value"]) > 0
 
 
 def test_nothing_is_wrong_while_calls_come_and_go(database_url: str) -> None:

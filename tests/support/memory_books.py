@@ -306,7 +306,7 @@ class MemoryBooks:
         """Refuse what a database would refuse."""
         touched = {new.request.call_id for new in changes.calls}
         touched |= {event.call.call_id for event in changes.rerouted}
-        touched |= {event.call.call_id for event in changes.answered}
+        touched |= {answer.call_id for answer in changes.answered}
         touched |= {settlement.call.call_id for settlement in changes.settlements}
         new = [new.request.call_id for new in changes.calls]
         if touched & self.poison or len(set(new)) < len(new) or set(new) & set(self.cdrs):
@@ -375,8 +375,14 @@ class MemoryBooks:
                 periods=decision.periods,
             )
 
-    def _answer(self, event: Answered) -> None:
-        call = event.call
+    def _answer(self, answer: Answered) -> None:
+        call = replace(
+            self.calls[answer.call_id],
+            state=CallState.ANSWERED,
+            leg_uniqueid=answer.leg_uniqueid,
+            dialed_at_ms=answer.dialed_at_ms,
+            answered_at_ms=answer.answered_at_ms,
+        )
         self.calls[call.call_id] = call
         self.cdrs[call.call_id] = replace(
             self.cdrs[call.call_id],
@@ -439,6 +445,7 @@ class MemoryTransaction:
             await self.lock_uses(wanted.levels) if wanted.levels else {},
             frozenset(wanted.recorded) & self._books.cdrs.keys(),
             {node: at for node, at in self._books.heard.items() if node in wanted.nodes},
+            {id: found_call(c) for id, c in self._books.calls.items() if id in wanted.answered},
         )
 
     async def lock_clients(self, ids: Collection[int]) -> Mapping[int, ClientBooks]:
@@ -464,6 +471,7 @@ class MemoryTransaction:
 
     async def write(self, changes: Changes) -> None:
         assert changes.clients.keys() <= self._locked, "a client is not locked"
-        assert changes.uses.keys() <= self._counted, "a counter is not locked"
+        shared = {level for level in changes.uses if level.shared}
+        assert shared <= self._counted, "a counter is not locked"
         self._books.check(changes)
         self.changes = changes
