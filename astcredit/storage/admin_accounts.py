@@ -76,10 +76,9 @@ class SqlAccounts:
         version, ids = await self._version(), await self._ids(accounts)
         for part in _parts(accounts):
             rows = [(account.id, _values(account, ids, version)) for account in part]
-            columns = list(rows[0][1])
-            statement = self._sql.update_many("astaccount", "id", columns, len(rows))
-            values = tuple(value for id, row in rows for value in (id, *row.values()))
-            await self._connection.exec_driver_sql(statement, values)
+            columns, values = list(rows[0][1]), [(id, *row.values()) for id, row in rows]
+            statement, bound = self._sql.update_many("astaccount", "id", columns, values)
+            await self._connection.exec_driver_sql(statement, tuple(bound))
 
     async def _version(self) -> int:
         """The catalog's version, which the transaction has raised: servers load what has it."""

@@ -14,7 +14,7 @@ from astcredit.service.capacity_ports import Counters, LevelInUse, LevelQuery
 from astcredit.service.routing_ports import Place
 from astcredit.storage.books import SqlBooksTransaction
 from astcredit.storage.sessions import CoreSession
-from astcredit.storage.sql import SqlDialect, Value
+from astcredit.storage.sql import SqlDialect
 from astcredit.storage.tables import (
     astaccount,
     astcapacity,
@@ -107,8 +107,7 @@ class SqlCapacity:
 
     async def _set(self, name: str, counter: str, calls: Mapping[Any, int]) -> None:
         for part in _parts(sorted(calls.items())):
-            statement = self._sql.update_many(name, "id", (counter,), len(part))
-            values: list[Value] = [value for pair in part for value in pair]
+            statement, values = self._sql.update_many(name, "id", (counter,), part)
             await self._connection.exec_driver_sql(statement, tuple(values))
 
     async def names(self, levels: Collection[Level]) -> Mapping[Level, str]:

@@ -136,9 +136,9 @@ class SqlRouting:
     async def change_rules(self, rules: Sequence[PlanRule]) -> None:
         """Write the settings of the rules with those ids."""
         for part in _parts(rules):
-            values = tuple(value for rule in part for value in (rule.id, *self._settings(rule)))
-            statement = self._sql.update_many("astroute", "id", _SETTINGS, len(part))
-            await self._connection.exec_driver_sql(statement, values)
+            rows = [(rule.id, *self._settings(rule)) for rule in part]
+            statement, values = self._sql.update_many("astroute", "id", _SETTINGS, rows)
+            await self._connection.exec_driver_sql(statement, tuple(values))
 
     async def terminators(self, accounts: Collection[str]) -> Mapping[str, bool]:
         """Of the accounts that exist, by name: whether they have terminator settings."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from operator import itemgetter
-from typing import TypeAlias
 
 from astcredit.domain.capacity import Uses
 from astcredit.domain.instants import instant_text
@@ -12,10 +11,7 @@ from astcredit.domain.settlement import Settlement
 from astcredit.service.operations import Answered, Rerouted
 from astcredit.service.ports import Changes
 from astcredit.storage import rows
-from astcredit.storage.sql import SqlDialect, Value
-
-Statement: TypeAlias = tuple[str, Sequence[Value]]
-"""A statement with marks, and their values."""
+from astcredit.storage.sql import SqlDialect, Statement, Value, flat
 
 
 class BookWrites:
@@ -110,11 +106,8 @@ class BookWrites:
     def _update(
         self, table: str, key: str, columns: Sequence[str], values: Sequence[Sequence[Value]]
     ) -> Iterator[Statement]:
-        if len(values) == 1:
-            # What a batch of one has: a tenth of what the server needs for many.
-            yield self._sql.update_one(table, key, columns), (*values[0][1:], values[0][0])
-        elif values:
-            yield self._sql.update_many(table, key, columns, len(values)), flat(values)
+        if values:
+            yield self._sql.update_many(table, key, columns, values)
 
 
 def without_nulls(
@@ -126,8 +119,3 @@ def without_nulls(
     if len(kept) == len(columns):
         return columns, rows
     return [columns[n] for n in kept], [[row[n] for n in kept] for row in rows]
-
-
-def flat(values: Iterable[Sequence[Value]]) -> list[Value]:
-    """The values of many rows, one after the other."""
-    return [value for row in values for value in row]

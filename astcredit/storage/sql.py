@@ -9,12 +9,18 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import TypeAlias
+from collections.abc import Iterable, Sequence
+from typing import Final, TypeAlias
 
 from astcredit.domain.money import Micros, amount_text
 
 Value: TypeAlias = int | str | None
+Statement: TypeAlias = tuple[str, Sequence[Value]]
+"""A statement with marks, and their values."""
+
+FEW_ROWS: Final = 24
+"""So many rows are changed faster by a CASE than by a join with a table of values (MariaDB 10.11):
+four of them in half the time, forty in the same."""
 
 
 class SqlDialect(ABC):
@@ -44,16 +50,36 @@ class SqlDialect(ABC):
     def delete_many(self, table: str, key: str, rows: int) -> str:
         """A statement that deletes the rows of so many keys."""
 
-    @abstractmethod
-    def update_many(self, table: str, key: str, columns: Sequence[str], rows: int) -> str:
-        """A statement that sets columns of many rows. Its parameters are, row by row, the key
-        and the columns' values."""
+    def update_many(
+        self, table: str, key: str, columns: Sequence[str], rows: Sequence[Sequence[Value]]
+    ) -> Statement:
+        """A statement that sets columns of some rows; of each there are the key and the columns'
+        values."""
+        if len(rows) > FEW_ROWS:
+            return self._update_joined(table, key, columns, len(rows)), flat(rows)
+        keys, *values = zip(*rows, strict=True)
+        changes, bound = [], list[Value]()
+        cases = f" WHEN {self.mark} THEN {self.mark}" * len(rows)
+        for column, wanted in zip(columns, values, strict=True):
+            if wanted.count(wanted[0]) == len(rows):
+                changes.append(f"{column} = {self.mark}")
+                bound.append(wanted[0])
+            else:
+                changes.append(f"{column} = CASE {key}{cases} END")
+                bound += flat(zip(keys, wanted, strict=True))
+        listed = self.in_list(key, len(rows))
+        return (
+            f"UPDATE {self._by_key_alone(table)} SET {', '.join(changes)} WHERE {listed}",
+            [*bound, *keys],
+        )
 
-    def update_one(self, table: str, key: str, columns: Sequence[str]) -> str:
-        """A statement that sets columns of one row. Its parameters are the columns' values, then
-        the key."""
-        changes = ", ".join(f"{column} = {self.mark}" for column in columns)
-        return f"UPDATE {table} SET {changes} WHERE {key} = {self.mark}"
+    @abstractmethod
+    def _update_joined(self, table: str, key: str, columns: Sequence[str], rows: int) -> str:
+        """The same for many rows, by a join with their values, which are bound row by row."""
+
+    @abstractmethod
+    def _by_key_alone(self, table: str) -> str:
+        """The table of an UPDATE, to be read by its primary key and in no other way."""
 
     @abstractmethod
     def add_many(
@@ -137,7 +163,10 @@ class MySql(SqlDialect):
         # have locked and this one does not want.
         return f"{table} {alias} FORCE INDEX (PRIMARY)"
 
-    def update_many(self, table: str, key: str, columns: Sequence[str], rows: int) -> str:
+    def _by_key_alone(self, table: str) -> str:
+        return f"{table} FORCE INDEX (PRIMARY)"
+
+    def _update_joined(self, table: str, key: str, columns: Sequence[str], rows: int) -> str:
         changes = ", ".join(f"t.{column} = v.c{n}" for n, column in enumerate(columns))
         return (
             f"UPDATE ({self._table(len(columns), rows)}) v"
@@ -170,10 +199,8 @@ class MySql(SqlDialect):
         return f"{self.insert_many(table, columns, rows)} ON DUPLICATE KEY UPDATE {kept}"
 
     def delete_many(self, table: str, key: str, rows: int) -> str:
-        if rows == 1:
-            return f"DELETE FROM {table} WHERE {key} = %s"
-        listed = self._table(0, rows)
-        return f"DELETE t FROM ({listed}) v {self.then} {self.by_key(table, 't')} ON t.{key} = v.k"
+        listed = self.in_list(f"t.{key}", rows)
+        return f"DELETE t FROM {self.by_key(table, 't')} WHERE {listed}"
 
 
 class Sqlite(SqlDialect):
@@ -216,10 +243,18 @@ class Sqlite(SqlDialect):
     def delete_many(self, table: str, key: str, rows: int) -> str:
         return f"DELETE FROM {table} WHERE {self.in_list(key, rows)}"
 
-    def update_many(self, table: str, key: str, columns: Sequence[str], rows: int) -> str:
+    def _by_key_alone(self, table: str) -> str:
+        return table
+
+    def _update_joined(self, table: str, key: str, columns: Sequence[str], rows: int) -> str:
         row = f"({', '.join(['?'] * (len(columns) + 1))})"
         changes = ", ".join(f"{column} = v.column{n}" for n, column in enumerate(columns, 2))
         return (
             f"UPDATE {table} SET {changes} FROM (VALUES {', '.join([row] * rows)}) AS v"
             f" WHERE {table}.{key} = v.column1"
         )
+
+
+def flat(rows: Iterable[Sequence[Value]]) -> list[Value]:
+    """The values of many rows, one after the other."""
+    return [value for row in rows for value in row]

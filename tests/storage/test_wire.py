@@ -15,7 +15,7 @@ from pymysql.err import InternalError, MySQLError
 from astcredit.service.errors import CommitUnknown, PoisonError, TransientError
 from astcredit.storage.database import Database
 from astcredit.storage.sessions import Question, WireSession
-from astcredit.storage.sql import MySql, Value
+from astcredit.storage.sql import FEW_ROWS, MySql, Value, flat
 from astcredit.storage.wire import AnswersParser, Row, literals
 from support.core import opened, seed
 
@@ -158,31 +158,32 @@ def test_a_literal_has_no_way_out(text: str) -> None:
     assert not inside.endswith("\\")
 
 
+@pytest.mark.parametrize("rows", [1, 2, FEW_ROWS, FEW_ROWS + 1, 300])
 @pytest.mark.parametrize("both", ["union", "values"])
-def test_many_rows_are_changed_and_deleted_by_their_keys(mariadb_url: str, both: str) -> None:
-    """A server that cannot do the shorter statement gets the longer one; they mean the same."""
+def test_rows_are_changed_and_deleted_by_their_keys(mariadb_url: str, both: str, rows: int) -> None:
+    """In whichever form, and a server that cannot do the shorter one gets the longer: they mean the
+    same, and leave other rows alone."""
+    keys = [f"k{n}" for n in range(rows)]
+    texts = [None, "", "long" * 9, "it's"]
+    changed = [(k, n, texts[n % 4], "same") for n, k in enumerate(keys)]
+    told = [[k, str(n), text, same] for k, n, text, same in changed]
 
     async def main() -> None:
         async with opened(mariadb_url) as database:
             sql = MySql()
             sql.row_word = "" if both == "values" else None
+            every = Question("SELECT k, a, b, c FROM t ORDER BY LENGTH(k), k", (), list)
             async with database.session() as session:
                 await session.run(
-                    "CREATE TEMPORARY TABLE t (k CHAR(2) PRIMARY KEY, a INT, b TEXT)", ()
+                    "CREATE TEMPORARY TABLE t (k CHAR(9) PRIMARY KEY, a INT, b TEXT, c TEXT)", ()
                 )
-                await session.run(
-                    sql.insert_many("t", ("k", "a", "b"), 3), ["x", 1, "", "y", 2, "", "z", 3, ""]
-                )
-                await session.run(
-                    sql.update_many("t", "k", ("a", "b"), 2), ["x", 10, None, "z", 30, "long" * 9]
-                )
-                await session.run(sql.update_one("t", "k", ("a",)), [20, "y"])
-                await session.run(sql.delete_many("t", "k", 1), ["y"])
-                (rows,) = await session.ask(Question("SELECT k, a, b FROM t ORDER BY k", (), list))
-                assert rows == [["x", "10", None], ["z", "30", "long" * 9]]
-                await session.run(sql.delete_many("t", "k", 2), ["x", "z"])
-                (rows,) = await session.ask(Question("SELECT k FROM t", (), list))
-                assert rows == []
+                before = [(k, -1, "", "") for k in (*keys, "other")]
+                statement = sql.insert_many("t", ("k", "a", "b", "c"), len(before))
+                await session.run(statement, flat(before))
+                await session.run(*sql.update_many("t", "k", ("a", "b", "c"), changed))
+                assert await session.ask(every) == [[*told, ["other", "-1", "", ""]]]
+                await session.run(sql.delete_many("t", "k", rows), keys)
+                assert await session.ask(every) == [[["other", "-1", "", ""]]]
 
     asyncio.run(main())
 
