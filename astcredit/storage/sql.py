@@ -199,8 +199,11 @@ class MySql(SqlDialect):
         return f"{self.insert_many(table, columns, rows)} ON DUPLICATE KEY UPDATE {kept}"
 
     def delete_many(self, table: str, key: str, rows: int) -> str:
-        listed = self.in_list(f"t.{key}", rows)
-        return f"DELETE t FROM {self.by_key(table, 't')} WHERE {listed}"
+        if rows == 1:
+            return f"DELETE FROM {table} WHERE {key} = %s"
+        # With IN it would scan a small table whatever index is forced (MariaDB 10.11).
+        listed = self._table(0, rows)
+        return f"DELETE t FROM ({listed}) v {self.then} {self.by_key(table, 't')} ON t.{key} = v.k"
 
 
 class Sqlite(SqlDialect):

@@ -18,6 +18,7 @@ from astcredit.storage.sessions import Question, WireSession
 from astcredit.storage.sql import FEW_ROWS, MySql, Value, flat
 from astcredit.storage.wire import AnswersParser, Row, literals
 from support.core import opened, seed
+from support.databases import MariaDb
 
 MORE = 0x0008
 OK, EOF = 0x00, 0xFE
@@ -102,22 +103,48 @@ def test_what_is_no_answer_is_an_error_and_never_another(one: bytes, other: byte
 
 
 @pytest.mark.parametrize(
-    ("server", "word"),
+    ("server", "word", "compound"),
     [
-        ("5.5.5-10.11.6-MariaDB-0+deb12u1", ""),
-        ("11.4.2-MariaDB", ""),
-        ("5.5.5-10.2.44-MariaDB", None),
-        ("8.0.36", "ROW"),
-        ("8.0.18", None),
-        ("5.7.44-log", None),
-        ("8.0.11-TiDB-v7.5.0", None),
-        ("", None),
+        ("5.5.5-10.11.6-MariaDB-0+deb12u1", "", True),
+        ("11.4.2-MariaDB", "", True),
+        ("5.5.5-10.2.44-MariaDB", None, True),
+        ("10.0.38-MariaDB", None, False),
+        ("8.0.36", "ROW", False),
+        ("8.0.18", None, False),
+        ("5.7.44-log", None, False),
+        ("8.0.11-TiDB-v7.5.0", None, False),
+        ("", None, False),
     ],
 )
-def test_what_a_server_can_do(server: str, word: str | None) -> None:
+def test_what_a_server_can_do(server: str, word: str | None, compound: bool) -> None:
     sql = MySql()
     sql.meet(server)
     assert sql.row_word == word
+    assert len(sql.silently(["DELETE FROM a", "DELETE FROM b"])) == (1 if compound else 2)
+
+
+def test_sessions_share_a_connection_until_it_is_lost(mariadb: MariaDb, mariadb_url: str) -> None:
+    async def main() -> None:
+        async with opened(mariadb_url) as database:
+            numbers = [(await ask(database, "SELECT CONNECTION_ID()"))[0][0] for _ in range(3)]
+            assert len(set(numbers)) == 1
+            mariadb.execute(f"KILL {numbers[0]}")
+            with pytest.raises(TransientError):
+                await ask(database, "SELECT 1")
+            assert (await ask(database, "SELECT CONNECTION_ID()"))[0][0] != numbers[0]
+
+    asyncio.run(main())
+
+
+def test_two_sessions_at_once_have_two_connections(mariadb_url: str) -> None:
+    async def main() -> None:
+        async with opened(mariadb_url) as database:
+            async with database.session() as one:
+                ours = await one.ask(Question("SELECT CONNECTION_ID()", (), list))
+                theirs = await ask(database, "SELECT CONNECTION_ID()")
+            assert ours != [theirs]
+
+    asyncio.run(main())
 
 
 async def ask(database: Database, statement: str, *values: Value) -> list[Row]:
