@@ -28,6 +28,7 @@ from support.core import (
     FixedCatalog,
     answered,
     call_id,
+    caller_ended,
     hangup,
     leg_ended,
     no_orphan,
@@ -35,7 +36,7 @@ from support.core import (
     prepaid,
     request,
 )
-from support.memory_books import Fault, MemoryBooks, audit
+from support.memory_books import Fault, Gate, MemoryBooks, audit
 
 FULL_CALL = LONGEST_SECONDS * 1_000
 HOUR = 3_600.0
@@ -168,6 +169,26 @@ def test_nothing_but_a_request_goes_ahead() -> None:
             await asyncio.gather(*events[:3])
             assert it.log.done == [1, 4]
             assert it.books.cdrs[call_id(1)].answered_at_ms is not None
+
+    asyncio.run(main())
+
+
+def test_nothing_goes_ahead_of_a_request() -> None:
+    """A caller hangs up while the request is under way: the call that it becomes is released."""
+
+    async def main() -> None:
+        async with bench(event_delay=0.0) as it:
+            it.books.gate = Gate()
+            asked = it.batcher.submit(request(1))
+            await it.books.gate.entered.wait()
+            ended = it.batcher.submit(caller_ended(1))
+            for _ in range(20):
+                await asyncio.sleep(0)
+            assert it.books.begun == 1
+            it.books.gate.opened.set()
+            assert seconds(await asked) == LONGEST_SECONDS
+            await ended
+            assert it.books.cdrs[call_id(1)].status == "failed"
 
     asyncio.run(main())
 

@@ -92,6 +92,19 @@ class Postbox:
         return answer or "250 OK"
 
 
+ACCEPTING = 10
+"""Steps of the event loop within which a connection that was accepted begins to talk."""
+
+
+async def let_nobody_in(server: asyncio.Server) -> None:
+    """Accept no more connections, and see those begin that were accepted: asyncio (3.11) loses one
+    whose server is closed between the two, and an open socket is a warning, which is an error."""
+    for listening in server.sockets:
+        asyncio.get_running_loop().remove_reader(listening.fileno())
+    for _ in range(ACCEPTING):
+        await asyncio.sleep(0)
+
+
 class _Server(Controller):
     """A server that hangs up when it stops: open sockets are warnings, which are errors."""
 
@@ -109,6 +122,8 @@ class _Server(Controller):
         super().stop(no_assert)
 
     async def _hang_up(self) -> None:
+        assert isinstance(self.server, asyncio.Server)
+        await let_nobody_in(self.server)
         while any(line.transport is not None for line in self._lines):
             for line in self._lines:
                 # Python 3.11.2: an encrypted one that is closed already says AttributeError.
@@ -195,10 +210,6 @@ USUAL: Mapping[str, str] = {
 }
 
 
-ACCEPTING = 10
-"""Steps of the event loop within which a connection that was accepted begins to talk."""
-
-
 class RudeServer:
     """Answers each command by a table; the empty command is the greeting.
 
@@ -228,9 +239,7 @@ class RudeServer:
                 await writer.wait_closed()
 
     async def leave(self) -> None:
-        """End all conversations, once nobody is let in any more."""
-        for _ in range(ACCEPTING):
-            await asyncio.sleep(0)
+        """End all conversations."""
         for writer in self._talks:
             writer.transport.abort()
         await asyncio.gather(*self._talks.values())
@@ -268,6 +277,7 @@ async def rude_server(answers: Mapping[str, str]) -> AsyncIterator[RudeServer]:
     try:
         yield rude
     finally:
+        await let_nobody_in(server)
         server.close()
         await rude.leave()
         await server.wait_closed()
