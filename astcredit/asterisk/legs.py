@@ -242,12 +242,12 @@ class LegTracker:
         caller = self._drop(uniqueid)
         if leg is not None and leg.dialstatus not in ("", ANSWER) and caller is None:
             return []
+        # How a leg itself was dialled says nothing of what it may have dialled unheard.
+        dialstatus, dialed_at_ms = "", None
         if caller is not None:
             # The leg that failed knows why; the caller's own cause is a copy, if it is set.
             dialstatus, cause = caller.dialstatus, caller.cause or cause
-        else:
-            dialstatus = leg.dialstatus if leg is not None else ""
-        dialed_at_ms = caller.dialed_at_ms if caller is not None else None
+            dialed_at_ms = caller.dialed_at_ms
         return [ChannelEnded(self._node, uniqueid, event.at_ms, cause, dialstatus, dialed_at_ms)]
 
     # ---- from the carrier's leg up to who pays for it

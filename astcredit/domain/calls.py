@@ -153,7 +153,8 @@ class ChannelEnded:
     """Asterisk hung up a channel.
 
     An answered call whose outbound leg it was is settled; a call not answered whose calling
-    channel it was is released. `hangupcause` is Q.850, `dialstatus` that of the last attempt.
+    channel it was is released. `hangupcause` is Q.850, `dialstatus` that of the last attempt of
+    which it was the calling channel; empty if none was heard.
     """
 
     node: str

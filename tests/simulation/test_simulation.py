@@ -28,6 +28,7 @@ FOUND = (
     (61, Options(), "a call released while the transferred leg talks on"),
     (73, Options(), "an answer that one controller heard, and another released the call"),
     (178, Options(), "a leg with the linkedid of an older story taken for gone"),
+    (260733555, Options(), "a leg that made a call unheard, judged by how it was dialled itself"),
 )
 """Seeds that found something wrong, and what it was."""
 
