@@ -27,7 +27,7 @@ class Question(Generic[Found]):
 
 
 class Session(Protocol):
-    """A transaction. Both methods raise the driver's errors."""
+    """A transaction. Every method raises the driver's errors."""
 
     async def look(self, question: Question[Found]) -> Found:
         """An answer that may be out of date when the transaction begins."""
