@@ -150,22 +150,24 @@ def test_the_own_trunk_gets_the_number_without_the_tech_prefix(
     assert stub.requests[0].arguments[0] == f"77{NUMBER}"
 
 
+OTHER = "4466600066600"
+"""So long that no tag or branch of a message has it by chance."""
+
 HEARSAY = (
-    "P-Asserted-Identity: <sip:666@127.0.0.1>",
-    "P-Preferred-Identity: <sip:666@127.0.0.1>",
-    "Remote-Party-ID: <sip:666@127.0.0.1>;party=calling",
-    "Diversion: <sip:666@127.0.0.1>;reason=unconditional",
-    "History-Info: <sip:666@127.0.0.1>;index=1",
-    "Referred-By: <sip:666@127.0.0.1>",
+    f"P-Asserted-Identity: <sip:{OTHER}@127.0.0.1>",
+    f"P-Preferred-Identity: <sip:{OTHER}@127.0.0.1>",
+    f"Remote-Party-ID: <sip:{OTHER}@127.0.0.1>;party=calling",
+    f"Diversion: <sip:{OTHER}@127.0.0.1>;reason=unconditional",
+    f"History-Info: <sip:{OTHER}@127.0.0.1>;index=1",
+    f"Referred-By: <sip:{OTHER}@127.0.0.1>",
 )
 
 
 def test_no_other_header_presents_a_number_to_the_carrier(
     lab: Lab, stub: AgiStub, carrier: Carrier
 ) -> None:
-    lab.play(CustomerScript(NUMBER, hangup_after_s=0, caller="666", headers=HEARSAY))
-    assert "666" not in carrier.invites()[0].partition("Call-ID")[0]
-    assert "sip:666@" not in carrier.invites()[0]
+    lab.play(CustomerScript(NUMBER, hangup_after_s=0, caller=OTHER, headers=HEARSAY))
+    assert OTHER not in carrier.invites()[0]
 
 
 def test_twenty_calls_at_once_are_twenty_questions_and_twenty_reports(
