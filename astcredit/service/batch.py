@@ -38,20 +38,21 @@ from astcredit.service.operations import (
     Rerouted,
     Undelivered,
 )
-from astcredit.service.ports import Changes, Channel, FoundCall, Links, NewCall
+from astcredit.service.ports import Changes, Channel, Links, NewCall
 
 NOTHING = Changed()
 
 
 @dataclass(frozen=True, slots=True)
 class BatchRows:
-    """The rows that a transaction has locked: clients, their open calls, calls of which nothing but
-    their answer is to be noted, counters of capacity, what the clients used of their quotas, and up
-    to when all was heard of the nodes of calls that are gone."""
+    """The rows that a transaction has locked: clients, their open calls, the legs (as far as there
+    are any) of calls of which nothing but their answer is to be noted, counters of capacity, what
+    the clients used of their quotas, and up to when all was heard of the nodes of calls that are
+    gone."""
 
     clients: Mapping[int, ClientBooks]
     calls: Iterable[OpenCall]
-    answered: Mapping[str, FoundCall]
+    answered: Mapping[str, str | None]
     uses: Uses
     usages: Mapping[ClientPeriod, Usage]
     heard: Mapping[str, int]
@@ -232,19 +233,19 @@ class Batch:
 
     def _answer(self, event: LegAnswered) -> Changed:
         call = self._calls.meant(event.call_id, Channel(event.node, event.caller_uniqueid))
-        found = call or self._answered.get(event.call_id)
-        if found is None:
-            return Changed(unreserved=event) if event.call_id else NOTHING
-        if found.leg_uniqueid:
+        call_id = call.call_id if call else event.call_id
+        if call is None and call_id not in self._answered:
+            return Changed(unreserved=event) if call_id else NOTHING
+        if call.leg_uniqueid if call else self._answered[call_id]:
             return NOTHING
         # It may be answered already: by its caller's report, by another clock than Asterisk's.
-        if isinstance(found, OpenCall):
-            self._calls.put(_answered(found, event))
+        if call is not None:
+            self._calls.put(_answered(call, event))
         else:
-            self._answered[found.call_id] = replace(found, leg_uniqueid=event.leg_uniqueid)
+            self._answered[call_id] = event.leg_uniqueid
         return self._keep_answer(
             Answered(
-                found.call_id,
+                call_id,
                 event.leg_uniqueid,
                 event.trunk,
                 event.dialed_at_ms,

@@ -128,8 +128,6 @@ class FoundCall:
     call_id: str
     client_id: int
     node: str
-    uniqueid: str
-    leg_uniqueid: str | None
     occupancy: Occupancy
 
 
@@ -155,7 +153,8 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Locked:
-    """The rows of a `Wanted`, as far as there are any."""
+    """The rows of a `Wanted`, as far as there are any. `answered`: of each call its leg, None where
+    it has none yet."""
 
     version: int = 0
     clients: Mapping[int, ClientBooks] = field(default_factory=dict)
@@ -163,7 +162,7 @@ class Locked:
     uses: Uses = field(default_factory=dict)
     recorded: frozenset[str] = frozenset()
     heard: Mapping[str, int] = field(default_factory=dict)
-    answered: Mapping[str, FoundCall] = field(default_factory=dict)
+    answered: Mapping[str, str | None] = field(default_factory=dict)
 
 
 class BooksTransaction(Protocol):

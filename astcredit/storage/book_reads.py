@@ -35,29 +35,31 @@ class BookReads:
         self, call_ids: Collection[str], channels: Collection[Channel]
     ) -> Question[Mapping[str, FoundCall]]:
         """Open calls by id, by calling channel or by answered leg, without their rates."""
-        parts, values = [], list[Value]()
+        held = self._sql.by_key("astcreditres", "r")
+        select, parts, values = f"SELECT {rows.FOUND_CALL} FROM ", [], list[Value]()
         if call_ids:
-            parts.append(self._sql.in_list("call_id", len(call_ids)))
+            parts.append(f"{held} WHERE {self._sql.in_list('r.call_id', len(call_ids))}")
             values.extend(call_ids)
-        if channels:
-            # One SELECT for each index: an OR of them would use none.
-            for column in ("uniqueid", "leg_uniqueid"):
-                parts.append(self._sql.in_rows(("node", column), len(channels)))
-                for channel in channels:
-                    values.append(fit(tables.astcreditres, "node", channel.node))
-                    values.append(fit(tables.astcreditres, column, channel.uniqueid))
-        select = f"SELECT {rows.FOUND_CALL} FROM astcreditres WHERE "
-        statement = " UNION ALL ".join(select + part for part in parts)
-        return Question(statement, values, _found_calls)
+        # One SELECT for each index: an OR of them would use none.
+        for node, uniqueids in _by_node(channels).items():
+            listed = self._sql.in_list("r.uniqueid", len(uniqueids))
+            parts.append(f"astcreditres r WHERE r.node = {self._sql.mark} AND {listed}")
+            listed = self._sql.in_list("c.leg_uniqueid", len(uniqueids))
+            legs = f"{self._sql.by_index('astcdr', 'c', 'ix_astcdr_leg')} {self._sql.then} {held}"
+            parts.append(f"{legs} ON r.call_id = c.id WHERE r.node = {self._sql.mark} AND {listed}")
+            values.extend((node, *uniqueids) * 2)
+        return Question(" UNION ALL ".join(select + part for part in parts), values, _found_calls)
 
-    def answered(self, call_ids: Collection[str]) -> Question[Mapping[str, FoundCall]]:
-        """Those of the calls that are still open, locked in the order of their ids."""
+    def answered(self, call_ids: Collection[str]) -> Question[Mapping[str, str | None]]:
+        """Those of the calls that are still open, locked in the order of their ids; of each its
+        leg, if it has one."""
         statement = (
-            f"SELECT {rows.FOUND_CALL} FROM {self._sql.by_key('astcreditres', 'r')}"
-            f" WHERE {self._sql.in_list('call_id', len(call_ids))} ORDER BY call_id"
+            f"SELECT r.call_id, c.leg_uniqueid FROM {self._sql.by_key('astcreditres', 'r')}"
+            f" {self._sql.then} {self._sql.by_key('astcdr', 'c')} ON c.id = r.call_id"
+            f" WHERE {self._sql.in_list('r.call_id', len(call_ids))} ORDER BY r.call_id"
             f"{self._sql.for_update}"
         )
-        return Question(statement, sorted(call_ids), _found_calls)
+        return Question(statement, sorted(call_ids), lambda found: {r[0]: r[1] for r in found})
 
     def clients(self, ids: Collection[int], *, lock: bool) -> Question[Mapping[int, ClientBooks]]:
         """The books of clients, in the order of their ids; locked in that order if asked for."""
@@ -124,3 +126,12 @@ class BookReads:
 
 def _found_calls(found: Sequence[Sequence[str]]) -> Mapping[str, FoundCall]:
     return {row[0]: rows.found_call(row) for row in found}
+
+
+def _by_node(channels: Collection[Channel]) -> Mapping[str, Sequence[str]]:
+    """The unique ids of channels, as the columns hold them, by the name of their server."""
+    found: dict[str, list[str]] = {}
+    for channel in channels:
+        node = fit(tables.astcreditres, "node", channel.node)
+        found.setdefault(node, []).append(fit(tables.astcreditres, "uniqueid", channel.uniqueid))
+    return found

@@ -73,8 +73,6 @@ class BookWrites:
         last = {answer.call_id: answer for answer in answered}
         changed = [rows.answer_row(answer) for answer in last.values()]
         yield from self._update("astcdr", "id", rows.CDR_ANSWER, changed)
-        legs = [(row[0], row[2]) for row in changed]
-        yield from self._update("astcreditres", "call_id", ("leg_uniqueid",), legs)
 
     def _endings(self, settlements: Sequence[Settlement]) -> Iterator[Statement]:
         ended = [rows.ending_row(self._sql, settlement) for settlement in settlements]

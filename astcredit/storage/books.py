@@ -60,7 +60,7 @@ class SqlBooks:
         mark = self._database.dialect.mark
         async with self._database.reading() as connection:
             result = await connection.exec_driver_sql(
-                "SELECT r.call_id, r.uniqueid, c.linkedid, r.leg_uniqueid, c.status,"
+                "SELECT r.call_id, r.uniqueid, c.linkedid, c.leg_uniqueid, c.status,"
                 " c.answered_at, r.seconds FROM astcreditres r JOIN astcdr c ON c.id = r.call_id"
                 f" WHERE r.node = {mark} ORDER BY r.call_id",
                 (fit(tables.astcreditres, "node", node),),

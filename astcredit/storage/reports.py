@@ -166,7 +166,7 @@ _ACTIVE: Select[Any] = (
         astcreditres.c.call_id,
         astcreditres.c.node,
         astcreditres.c.uniqueid,
-        astcreditres.c.leg_uniqueid,
+        astcdr.c.leg_uniqueid,
         astclient.c.name,
         astaccount.c.name,
         astcdr.c.callerid,

@@ -49,8 +49,8 @@ RESERVATION = (
     "term_client_id", "term_reseller_id", "quota_month", "quota_day",
 )  # fmt: skip
 FOUND_CALL = (
-    "call_id, client_id, node, uniqueid, leg_uniqueid, account_id, reseller_id, route_id,"
-    " term_account_id, term_client_id, term_reseller_id"
+    "r.call_id, r.client_id, r.node, r.account_id, r.reseller_id, r.route_id, r.term_account_id,"
+    " r.term_client_id, r.term_reseller_id"
 )
 RESERVATION_REROUTE = (
     "route_id", "term_account_id", "term_client_id", "term_reseller_id", "routes_tried",
@@ -267,8 +267,8 @@ def client_books(row: Sequence[Any]) -> ClientBooks:
 
 def found_call(row: Sequence[Any]) -> FoundCall:
     """A row of `FOUND_CALL`."""
-    call_id, client_id, node, uniqueid, leg, *places = row
-    return FoundCall(call_id, int(client_id), node, uniqueid, leg, _occupancy(tuple(places)))
+    call_id, client_id, node, *places = row
+    return FoundCall(call_id, int(client_id), node, _occupancy(tuple(places)))
 
 
 @lru_cache(maxsize=4096)  # the calls of one account have the same
@@ -324,7 +324,7 @@ def outbox_rows(alert: Alert) -> Sequence[Sequence[Value]]:
 
 
 OPEN_CALL = (
-    "r.call_id", "r.client_id", "r.node", "r.uniqueid", "r.leg_uniqueid", "c.status", "r.seconds",
+    "r.call_id", "r.client_id", "r.node", "r.uniqueid", "c.leg_uniqueid", "c.status", "r.seconds",
     "r.date_created", "r.expires_at", "c.dialed_at", "c.answered_at", "c.callednum",
     "c.callerid", "c.tried", "r.routes_tried", "r.quota_month", "r.quota_day",
 )  # fmt: skip

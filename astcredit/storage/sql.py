@@ -47,6 +47,10 @@ class SqlDialect(ABC):
         """The table, to be read by its primary key and in no other way."""
 
     @abstractmethod
+    def by_index(self, table: str, alias: str, index: str) -> str:
+        """The table, to be read by that index and in no other way."""
+
+    @abstractmethod
     def delete_many(self, table: str, key: str, rows: int) -> str:
         """A statement that deletes the rows of so many keys."""
 
@@ -161,7 +165,10 @@ class MySql(SqlDialect):
     def by_key(self, table: str, alias: str) -> str:
         # A small table would rather be scanned, and a scan waits for rows that other servers
         # have locked and this one does not want.
-        return f"{table} {alias} FORCE INDEX (PRIMARY)"
+        return self.by_index(table, alias, "PRIMARY")
+
+    def by_index(self, table: str, alias: str, index: str) -> str:
+        return f"{table} {alias} FORCE INDEX ({index})"
 
     def _by_key_alone(self, table: str) -> str:
         return f"{table} FORCE INDEX (PRIMARY)"
@@ -226,6 +233,9 @@ class Sqlite(SqlDialect):
 
     def by_key(self, table: str, alias: str) -> str:
         return f"{table} {alias}"
+
+    def by_index(self, table: str, alias: str, index: str) -> str:
+        return f"{table} {alias} INDEXED BY {index}"
 
     def add_many(
         self, table: str, columns: Sequence[str], key: str, counter: str, rows: int

@@ -204,7 +204,6 @@ astcreditres = Table(
     Column("call_id", String(20), primary_key=True),
     Column("node", String(64), nullable=False),
     Column("uniqueid", String(150), nullable=False),
-    Column("leg_uniqueid", String(150)),
     Column("client_id", Integer, nullable=False),
     Column("accountcode", String(80), nullable=False),
     Column("reservedamount", Amount, nullable=False),

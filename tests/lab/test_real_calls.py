@@ -169,7 +169,7 @@ def test_a_caller_cannot_write_events_of_their_own(scene: Scene, account: str) -
                 SETTLE_SECONDS,
                 "the answer",
             )
-            leg = scene.rows("astcreditres", account)[0]["leg_uniqueid"]
+            leg = scene.rows("astcdr", account)[0]["leg_uniqueid"]
             forger = CustomerScript(NUMBER, hangup_after_s=0.2, caller=forged.format(leg))
             forging = scene.lab.start_calls(forger)
             try:

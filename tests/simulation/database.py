@@ -222,7 +222,7 @@ class Transaction:
         store = self._store
         clients = await self.lock_clients(wanted.clients)
         calls = await self.load_open(wanted.calls)
-        answered = {c.call_id: found_call(c) for c in await self.load_open(wanted.answered)}
+        answered = {c.call_id: c.leg_uniqueid for c in await self.load_open(wanted.answered)}
         uses = await self.lock_uses(wanted.levels) if wanted.levels else {}
         recorded = frozenset(id for id in wanted.recorded if id in store.cdrs)
         heard = {node: store.heard[node] for node in sorted(wanted.nodes) if node in store.heard}

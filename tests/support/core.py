@@ -373,7 +373,6 @@ async def snapshot(database: Database) -> Snapshot:
                     r.call_id,
                     r.client_id,
                     r.reservedamount,
-                    r.leg_uniqueid,
                     _occupancy(r),
                     tuple(map(int, filter(None, r.routes_tried.split(",")))),
                     () if r.quota_month is None else (r.quota_month, r.quota_day),

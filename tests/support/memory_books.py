@@ -79,7 +79,6 @@ class ReservationRow:
     call_id: str
     client_id: int
     reserved: int
-    leg_uniqueid: str | None = None
     occupancy: Occupancy = NOWHERE
     routes_tried: tuple[int, ...] = ()
     periods: tuple[str, ...] = ()
@@ -290,7 +289,6 @@ class MemoryBooks:
                     id,
                     call.client_id,
                     call.reserved,
-                    call.leg_uniqueid,
                     call.occupancy,
                     call.routes_tried,
                     call.periods,
@@ -414,8 +412,7 @@ class MemoryBooks:
 
 def found_call(call: OpenCall) -> FoundCall:
     """What is known of an open call before its client is locked."""
-    leg = call.leg_uniqueid
-    return FoundCall(call.call_id, call.client_id, call.node, call.uniqueid, leg, call.occupancy)
+    return FoundCall(call.call_id, call.client_id, call.node, call.occupancy)
 
 
 class MemoryTransaction:
@@ -445,7 +442,7 @@ class MemoryTransaction:
             await self.lock_uses(wanted.levels) if wanted.levels else {},
             frozenset(wanted.recorded) & self._books.cdrs.keys(),
             {node: at for node, at in self._books.heard.items() if node in wanted.nodes},
-            {id: found_call(c) for id, c in self._books.calls.items() if id in wanted.answered},
+            {id: c.leg_uniqueid for id, c in self._books.calls.items() if id in wanted.answered},
         )
 
     async def lock_clients(self, ids: Collection[int]) -> Mapping[int, ClientBooks]:
