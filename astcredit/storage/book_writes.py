@@ -24,7 +24,7 @@ class BookWrites:
         """Everything: first what the later rows refer to."""
         sql, allowed = self._sql, [call for call in changes.calls if call.decision.allowed]
         yield from self._insert(
-            "astcdr", rows.CDR_BEGIN, [rows.cdr_row(sql, call) for call in changes.calls]
+            "astcdr", rows.CDR_BEGIN, [rows.cdr_row(sql, call) for call in changes.calls], wide=True
         )
         yield from self._insert(
             "astcreditres", rows.RESERVATION, [rows.reservation_row(sql, call) for call in allowed]
@@ -82,14 +82,22 @@ class BookWrites:
             yield self._sql.delete_many("astcreditres", "call_id", len(ids)), ids
 
     def _insert(
-        self, table: str, columns: Sequence[str], values: Sequence[Sequence[Value]]
+        self,
+        table: str,
+        columns: Sequence[str],
+        values: Sequence[Sequence[Value]],
+        *,
+        wide: bool = False,
     ) -> Iterator[Statement]:
         if values:
             columns, values = without_nulls(columns, values)
             most = self._sql.most_values // len(columns)
             for start in range(0, len(values), most):
                 part = values[start : start + most]
-                yield self._sql.insert_many(table, columns, len(part)), flat(part)
+                if wide:
+                    yield self._sql.insert_wide(table, columns, part)
+                else:
+                    yield self._sql.insert_many(table, columns, len(part)), flat(part)
 
     def _put(
         self,

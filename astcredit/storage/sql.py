@@ -60,12 +60,12 @@ class SqlDialect(ABC):
         """A statement that sets columns of some rows; of each there are the key and the columns'
         values."""
         if len(rows) > FEW_ROWS:
-            return self._update_joined(table, key, columns, len(rows)), flat(rows)
+            return self._update_joined(table, key, columns, rows)
         keys, *values = zip(*rows, strict=True)
         changes, bound = [], list[Value]()
         cases = f" WHEN {self.mark} THEN {self.mark}" * len(rows)
         for column, wanted in zip(columns, values, strict=True):
-            if wanted.count(wanted[0]) == len(rows):
+            if _is_one(wanted):
                 changes.append(f"{column} = {self.mark}")
                 bound.append(wanted[0])
             else:
@@ -78,8 +78,10 @@ class SqlDialect(ABC):
         )
 
     @abstractmethod
-    def _update_joined(self, table: str, key: str, columns: Sequence[str], rows: int) -> str:
-        """The same for many rows, by a join with their values, which are bound row by row."""
+    def _update_joined(
+        self, table: str, key: str, columns: Sequence[str], rows: Sequence[Sequence[Value]]
+    ) -> Statement:
+        """The same for many rows, by a join with their values."""
 
     @abstractmethod
     def _by_key_alone(self, table: str) -> str:
@@ -119,6 +121,13 @@ class SqlDialect(ABC):
         """A statement that inserts so many rows."""
         row = f"({', '.join([self.mark] * len(columns))})"
         return f"INSERT INTO {table} ({', '.join(columns)}) VALUES {', '.join([row] * rows)}"
+
+    def insert_wide(
+        self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Value]]
+    ) -> Statement:
+        """A statement that inserts rows of many columns, of which many have one value in all rows.
+        Not for a table that numbers its rows itself."""
+        return self.insert_many(table, columns, len(rows)), flat(rows)
 
 
 class MySql(SqlDialect):
@@ -173,11 +182,36 @@ class MySql(SqlDialect):
     def _by_key_alone(self, table: str) -> str:
         return f"{table} FORCE INDEX (PRIMARY)"
 
-    def _update_joined(self, table: str, key: str, columns: Sequence[str], rows: int) -> str:
-        changes = ", ".join(f"t.{column} = v.c{n}" for n, column in enumerate(columns))
+    def insert_wide(
+        self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Value]]
+    ) -> Statement:
+        """What is the same in all rows is sent, and read by the server, once: a quarter less of its
+        time for a hundred calls. Such an INSERT would lock an AUTO_INCREMENT."""
+        if len(rows) <= FEW_ROWS or self.row_word is None:
+            return super().insert_wide(table, columns, rows)
+        several, ones = _apart(zip(*rows, strict=True))
+        if not several:
+            return super().insert_wide(table, columns, rows)
+        row = f"{self.row_word}({', '.join(['%s'] * len(several))})"
+        named = ", ".join(f"c{n}" for n in several)
+        found = ", ".join(f"c{n}" if n in several else "%s" for n in range(len(columns)))
         return (
-            f"UPDATE ({self._table(len(columns), rows)}) v"
-            f" {self.then} {self.by_key(table, 't')} ON t.{key} = v.k SET {changes}"
+            f"INSERT INTO {table} ({', '.join(columns)}) WITH w({named}) AS"
+            f" (VALUES {', '.join([row] * len(rows))}) SELECT {found} FROM w",
+            [*flat(zip(*several.values(), strict=True)), *ones.values()],
+        )
+
+    def _update_joined(
+        self, table: str, key: str, columns: Sequence[str], rows: Sequence[Sequence[Value]]
+    ) -> Statement:
+        keys, *values = zip(*rows, strict=True)
+        several, ones = _apart(values)
+        changes = [f"t.{columns[n]} = v.c{place}" for place, n in enumerate(several)]
+        changes += [f"t.{columns[n]} = %s" for n in ones]
+        return (
+            f"UPDATE ({self._table(len(several), len(rows))}) v"
+            f" {self.then} {self.by_key(table, 't')} ON t.{key} = v.k SET {', '.join(changes)}",
+            [*flat(zip(keys, *several.values(), strict=True)), *ones.values()],
         )
 
     def _table(self, columns: int, rows: int) -> str:
@@ -259,13 +293,34 @@ class Sqlite(SqlDialect):
     def _by_key_alone(self, table: str) -> str:
         return table
 
-    def _update_joined(self, table: str, key: str, columns: Sequence[str], rows: int) -> str:
+    def _update_joined(
+        self, table: str, key: str, columns: Sequence[str], rows: Sequence[Sequence[Value]]
+    ) -> Statement:
         row = f"({', '.join(['?'] * (len(columns) + 1))})"
         changes = ", ".join(f"{column} = v.column{n}" for n, column in enumerate(columns, 2))
         return (
-            f"UPDATE {table} SET {changes} FROM (VALUES {', '.join([row] * rows)}) AS v"
-            f" WHERE {table}.{key} = v.column1"
+            f"UPDATE {table} SET {changes} FROM (VALUES {', '.join([row] * len(rows))}) AS v"
+            f" WHERE {table}.{key} = v.column1",
+            flat(rows),
         )
+
+
+def _is_one(values: Sequence[Value]) -> bool:
+    return values.count(values[0]) == len(values)
+
+
+def _apart(
+    columns: Iterable[Sequence[Value]],
+) -> tuple[dict[int, Sequence[Value]], dict[int, Value]]:
+    """By their places, the columns that have several values, and the one value of those others."""
+    several: dict[int, Sequence[Value]] = {}
+    ones: dict[int, Value] = {}
+    for place, values in enumerate(columns):
+        if _is_one(values):
+            ones[place] = values[0]
+        else:
+            several[place] = values
+    return several, ones
 
 
 def flat(rows: Iterable[Sequence[Value]]) -> list[Value]:

@@ -137,7 +137,6 @@ class _Writer:
             ("status", "leg_uniqueid", "trunk", "dialed_at", "answered_at"),
             [(c.id, "answered", c.leg, "PJSIP/carrier", at, at) for c in calls],
         )
-        yield _changed("astcreditres", "call_id", ("leg_uniqueid",), [(c.id, c.leg) for c in calls])
 
     def _end(self, calls: Sequence[_Call]) -> Iterator[str]:
         at = instant_text(time.time_ns() // 1_000_000)

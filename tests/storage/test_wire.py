@@ -15,7 +15,7 @@ from pymysql.err import InternalError, MySQLError
 from astcredit.service.errors import CommitUnknown, PoisonError, TransientError
 from astcredit.storage.database import Database
 from astcredit.storage.sessions import Question, WireSession
-from astcredit.storage.sql import FEW_ROWS, MySql, Value, flat
+from astcredit.storage.sql import FEW_ROWS, MySql, Value
 from astcredit.storage.wire import AnswersParser, Row, literals
 from support.core import opened, seed
 from support.databases import MariaDb
@@ -187,7 +187,9 @@ def test_a_literal_has_no_way_out(text: str) -> None:
 
 @pytest.mark.parametrize("rows", [1, 2, FEW_ROWS, FEW_ROWS + 1, 300])
 @pytest.mark.parametrize("both", ["union", "values"])
-def test_rows_are_changed_and_deleted_by_their_keys(mariadb_url: str, both: str, rows: int) -> None:
+def test_rows_are_written_changed_and_deleted_by_their_keys(
+    mariadb_url: str, both: str, rows: int
+) -> None:
     """In whichever form, and a server that cannot do the shorter one gets the longer: they mean the
     same, and leave other rows alone."""
     keys = [f"k{n}" for n in range(rows)]
@@ -205,12 +207,13 @@ def test_rows_are_changed_and_deleted_by_their_keys(mariadb_url: str, both: str,
                     "CREATE TEMPORARY TABLE t (k CHAR(9) PRIMARY KEY, a INT, b TEXT, c TEXT)", ()
                 )
                 before = [(k, -1, "", "") for k in (*keys, "other")]
-                statement = sql.insert_many("t", ("k", "a", "b", "c"), len(before))
-                await session.run(statement, flat(before))
+                await session.run(*sql.insert_wide("t", ("k", "a", "b", "c"), before))
                 await session.run(*sql.update_many("t", "k", ("a", "b", "c"), changed))
                 assert await session.ask(every) == [[*told, ["other", "-1", "", ""]]]
                 await session.run(sql.delete_many("t", "k", rows), keys)
                 assert await session.ask(every) == [[["other", "-1", "", ""]]]
+                await session.run(*sql.insert_wide("t", ("k", "a", "b", "c"), changed))
+                assert await session.ask(every) == [[*told, ["other", "-1", "", ""]]]
 
     asyncio.run(main())
 
