@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import aiomysql
 from rows import MONEY
@@ -202,8 +202,7 @@ async def write(url: str, clients: int, batch: int, seconds: float) -> int:
     """Write whole calls, so many in a transaction, for so long; how many there were."""
     at = urlsplit(url)
     connection: Any = await aiomysql.connect(
-        host=at.hostname,
-        port=at.port or 3306,
+        unix_socket=parse_qs(at.query)["unix_socket"][0],
         user=at.username,
         password=at.password or "",
         db=at.path.strip("/"),

@@ -118,9 +118,9 @@ class Generator:
 class Database:
     """One database with clients, rates and money in it."""
 
-    def __init__(self, mariadb: MariaDb, pid: int) -> None:
+    def __init__(self, mariadb: MariaDb, socket: Path, pid: int) -> None:
         self.name = mariadb.create_database()
-        self.url = mariadb.url(self.name)
+        self.url = f"{mariadb.url(self.name)}?unix_socket={socket}"
         self.pid = pid
         self._connection = mariadb.connect(self.name)
 
@@ -210,8 +210,9 @@ class Stage:
             self._mariadb.start()
             for name, value in _TUNING.items():
                 self._mariadb.execute(f"SET GLOBAL {name} = {value}")
-            (_, pid_file), *_ = self._mariadb.execute("SHOW VARIABLES LIKE 'pid_file'")
-            self._database_pid = int(Path(str(pid_file)).read_text())
+            said = self._mariadb.execute("SELECT @@pid_file, @@datadir, @@socket")[0]
+            pid_file, data, socket = map(Path, map(str, said))
+            self._database_pid, self._socket = int(pid_file.read_text()), data / socket
         except BaseException:
             self.close()
             raise
@@ -229,7 +230,7 @@ class Stage:
     def database(self, clients: int = CLIENTS, history: int = 0) -> Iterator[Database]:
         """A database with so many clients that have money without end, and so many calls that are
         over; audited at the end."""
-        found = Database(self._mariadb, self._database_pid)
+        found = Database(self._mariadb, self._socket, self._database_pid)
         try:
             fill(found.url, self._mariadb.connect(found.name), clients, self._folder)
             if history:
