@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from astcredit.domain.books import ClientBooks
 from astcredit.domain.instants import instant_text
 from astcredit.domain.money import Micros, amount_text
-from astcredit.domain.periods import bounds, day_of
+from astcredit.domain.periods import bounds, day_of, is_month
 from astcredit.domain.quotas import UNUSED, ClientPeriod, Quota, Usage
 from astcredit.service.admin_ports import AdminTransaction, Client
 from astcredit.service.catalog_rules import known_client
@@ -178,9 +178,9 @@ async def follow_quotas(
     """Do what follows from a client's new quotas, time zone and low balance.
 
     `books` are its books before the change, locked. Who gets its first quota is counted from now
-    on, with what it spent in the current month and day before. A quota that was raised or taken
-    away blocks nobody any more. A call keeps the periods in which it began, also when the time
-    zone changes.
+    on, with what it spent before in the periods that count. A quota that was raised or taken away
+    blocks nobody any more. A call keeps the periods in which it began, also when the time zone
+    changes.
     """
     new = replace(
         books,
@@ -193,27 +193,37 @@ async def follow_quotas(
     if new.low_balance_told and not new.is_low:
         above = replace(books, low_balance_told=False)
         await transaction.books.write(Changes(clients={client.id: above}))
-    usages: dict[ClientPeriod, Usage] = {}
-    if new.quotas and not (books.quotas or books.quota_counted):
-        usages = await _first_counted(transaction, new, now_ms)
-    elif new.quotas != books.quotas:
-        usages = await _requoted(transaction, books, new, now_ms)
-    if usages:
-        await transaction.books.write(Changes(usages=usages))
+    if new.quotas != books.quotas and (new.quotas or books.quota_counted):
+        filled = await _filled(transaction, books, new, now_ms)
+        requoted = await _requoted(transaction, books, new, now_ms)
+        await transaction.books.write(Changes(usages={**filled, **requoted}))
 
 
-async def _first_counted(
-    transaction: AdminTransaction, books: ClientBooks, now_ms: int
+async def _filled(
+    transaction: AdminTransaction, old: ClientBooks, new: ClientBooks, now_ms: int
 ) -> dict[ClientPeriod, Usage]:
-    """What the client used of its periods until now."""
-    open_periods = await transaction.quotas.count_open(books.id)
+    """What the client used of periods that have no row, of all that count now or may yet.
+
+    Those are the current ones, those of open calls, and all after them: in another time zone it may
+    have been tomorrow already, and then calls are in a period that is still to come.
+    """
+    counted = old.quotas or old.quota_counted
+    periods = set(new.quotas.calendar(now_ms))
+    periods |= set() if counted else set(await transaction.quotas.count_open(new.id))
+    month, day = (min(p for p in periods if is_month(p) is wanted) for wanted in (True, False))
+    periods |= set(await transaction.quotas.periods_from(new.id, month, day))
+    keys = {(new.id, period) for period in periods}
     usages = {}
-    for period in sorted({*books.quotas.periods(now_ms), *open_periods}):
-        quota = books.quotas.quota_of(period)
-        spent, reserved = await transaction.quotas.sums(books.id, period)
-        most = quota.most if quota else None
-        usages[books.id, period] = Usage(most, spent, reserved)
+    for key in sorted(keys - set(await transaction.books.load_usages(keys))):
+        spent, reserved = await transaction.quotas.sums(*key)
+        usages[key] = Usage(_most_now(new, key[1], now_ms), spent, reserved)
     return usages
+
+
+def _most_now(books: ClientBooks, period: str, now_ms: int) -> Micros | None:
+    """The quota of a period, if it is a current one and has one."""
+    quota = books.quotas.quota_of(period)
+    return quota.most if quota and period in books.quotas.calendar(now_ms) else None
 
 
 async def _requoted(

@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, cast
 
 import pytest
 from hypothesis import given, settings
@@ -17,12 +17,16 @@ from hypothesis import strategies as st
 from astcredit.domain.books import ClientBooks
 from astcredit.domain.quotas import UNUSED, ClientPeriod
 from astcredit.service import batcher as batcher_module
+from astcredit.service.admin_ports import AdminTransaction, Client
 from astcredit.service.batcher import Batcher
 from astcredit.service.errors import PoisonError
 from astcredit.service.ledger import Carried
 from astcredit.service.operations import Expire, Operation, Outcome, Undelivered
+from astcredit.service.quota_desk import follow_quotas
 from support.core import (
     EMERGENCY,
+    LONGEST_SECONDS,
+    NOW_MS,
     BatchLog,
     answered,
     call_id,
@@ -35,7 +39,7 @@ from support.core import (
     prepaid,
     request,
 )
-from support.memory_books import Fault, audit
+from support.memory_books import Fault, MemoryBooks, MemoryTransaction, audit
 from support.plans import Exchange
 
 SECOND = 1_000
@@ -73,8 +77,15 @@ class Together:
 
 
 @dataclass(frozen=True)
+class Talk:
+    """A call that is asked for and lasts as long as it may, at most an hour."""
+
+    who: str
+
+
+@dataclass(frozen=True)
 class SetQuota:
-    """A client, who had one before, gets another quota or none."""
+    """A client gets its first quota, another one or none."""
 
     client_id: int
     monthly: bool
@@ -97,7 +108,11 @@ class Later:
     ms: int
 
 
-Step: TypeAlias = Together | SetQuota | Zone | Reset | Later
+Step: TypeAlias = Together | Talk | SetQuota | Zone | Reset | Later
+
+ZONES = ["UTC", "Asia/Kathmandu", "Pacific/Auckland", "America/Los_Angeles"]
+STARTS = [NOW_MS, NOW_MS + 16 * 24 * HOUR_MS + 12 * HOUR_MS]
+"""The morning of a day, and four hours before a month ends."""
 
 asks = st.builds(
     Ask,
@@ -116,13 +131,19 @@ batches = st.builds(
     st.none() | st.none() | st.integers(0, 7),
 )
 clients = st.sampled_from([1, 2])
+talks = st.builds(Talk, st.sampled_from(["alice", "bob"]))
+zones = st.builds(Zone, clients, st.sampled_from(ZONES))
+hours = st.builds(Later, st.sampled_from([HOUR_MS, 8 * HOUR_MS]))
+quotas = st.builds(SetQuota, clients, st.booleans(), st.none() | st.integers(0, 10_000))
 changes = st.one_of(
-    st.builds(SetQuota, clients, st.booleans(), st.none() | st.integers(0, 10_000)),
-    st.builds(Zone, clients, st.sampled_from(["UTC", "Asia/Kathmandu", "Pacific/Auckland"])),
+    quotas,
+    zones,
     st.builds(Reset, clients),
     st.builds(Later, st.sampled_from([HOUR_MS, 8 * HOUR_MS, LONG_MS, 31 * 24 * HOUR_MS])),
 )
-histories = st.lists(batches | batches | batches | changes, min_size=1, max_size=14)
+histories = st.lists(batches | batches | batches | talks | changes, min_size=1, max_size=14)
+before = st.lists(talks | zones | hours, max_size=5)
+"""What is on the books when a history begins."""
 
 
 def with_quotas(client: ClientBooks) -> ClientBooks:
@@ -135,13 +156,68 @@ def with_quotas(client: ClientBooks) -> ClientBooks:
     )
 
 
-class Watched(Exchange):
-    """An exchange whose every transaction is checked against the quotas."""
+@dataclass(frozen=True)
+class Desk:
+    """What changing a quota asks of a transaction, on books in memory. Implements QuotaStore's
+    part of it."""
 
-    def __init__(self) -> None:
+    kept: MemoryBooks
+    books: MemoryTransaction
+
+    @property
+    def quotas(self) -> Desk:
+        return self
+
+    async def count_open(self, client_id: int) -> Collection[str]:
+        found: set[str] = set()
+        for id, call in self.kept.calls.items():
+            if call.client_id == client_id:
+                self.kept.calls[id] = replace(call, periods=self.kept.cdrs[id].calendar)
+                found.update(self.kept.cdrs[id].calendar)
+        return found
+
+    async def periods_from(self, client_id: int, month: str, day: str) -> Collection[str]:
+        ended = [c for c in self.kept.cdrs.values() if c.price is not None]
+        mine = {p for c in ended if c.client_id == client_id for p in c.calendar}
+        return {p for p in mine if p >= (month if len(p) == len(month) else day)}
+
+    async def sums(self, client_id: int, period: str) -> tuple[int, int]:
+        cdrs = [c for c in self.kept.cdrs.values() if c.client_id == client_id]
+        held = [c for c in self.kept.calls.values() if c.client_id == client_id]
+        return (
+            sum(c.price or 0 for c in cdrs if period in c.calendar),
+            sum(c.reserved for c in held if period in c.periods),
+        )
+
+
+class Watched(Exchange):
+    """An exchange whose every transaction is checked against the quotas. Clients that are not
+    `counted` begin without any."""
+
+    def __init__(self, counted: Collection[int] = (1, 2), start_ms: int = NOW_MS) -> None:
         people = (postpaid(1), prepaid(2, 20_000 * SECOND))
-        super().__init__(catalog_of(), map(with_quotas, people))
+        super().__init__(catalog_of(), [with_quotas(p) if p.id in counted else p for p in people])
+        self.clock.now_ms = start_ms
         self.statuses = Counter[str]()
+
+    async def change(self, client_id: int, **settings: int | str | None) -> None:
+        """Change a client's settings as an administrator does."""
+        async with self.books.transaction() as transaction:
+            old = (await transaction.lock_clients([client_id]))[client_id]
+            new = replace(old, **settings)  # type: ignore[arg-type]
+            client = Client(
+                f"client{client_id}",
+                id=client_id,
+                kind=new.kind,
+                monthly_quota=new.monthly_quota,
+                daily_quota=new.daily_quota,
+                timezone=new.timezone,
+                low_balance=new.low_balance,
+            )
+            desk = cast(AdminTransaction, Desk(self.books, transaction))
+            await follow_quotas(desk, client, old, self.clock.now_ms)
+        counted = old.quota_counted or bool(new.quotas)
+        self.books.clients[client_id] = replace(new, quota_counted=counted)
 
     def used(self) -> dict[ClientPeriod, int]:
         """What counts against every quota in force."""
@@ -181,12 +257,14 @@ class Player:
         match step:
             case Together():
                 await self._together(step)
+            case Talk(who):
+                await self._talk(who)
             case SetQuota(client_id, monthly, seconds):
                 most = None if seconds is None else seconds * SECOND
                 name = "monthly_quota" if monthly else "daily_quota"
-                self._change(client_id, **{name: most})
+                await self.it.change(client_id, **{name: most})
             case Zone(client_id, zone):
-                self._change(client_id, timezone=zone)
+                await self.it.change(client_id, timezone=zone)
             case Reset(client_id):
                 for key, usage in self.it.books.usages.items():
                     if key[0] == client_id:
@@ -195,9 +273,13 @@ class Player:
                 self.it.clock.now_ms += ms
         assert audit(self.it.books.snapshot()) == []
 
-    def _change(self, client_id: int, **changes: int | str | None) -> None:
-        books = self.it.books.clients[client_id]
-        self.it.books.clients[client_id] = replace(books, **changes)  # type: ignore[arg-type]
+    async def _talk(self, who: str) -> None:
+        self.made += 1
+        number, now_ms = self.made, self.it.clock.now_ms
+        decision = await self.batcher.submit(request(number, who))
+        self.it.statuses[str(getattr(decision, "status", ""))] += 1
+        await self.batcher.submit(answered(number, now_ms))
+        await self.batcher.submit(leg_ended(number, now_ms + LONGEST_SECONDS * 1_000))
 
     async def _together(self, step: Together) -> None:
         self.it.clock.now_ms += 60_000
@@ -254,8 +336,10 @@ def _subject(operation: Operation) -> str:
     return call_id(int(str(channel).rsplit("-", 1)[1]))
 
 
-async def play(history: Sequence[Step]) -> Watched:
-    it = Watched()
+async def play(
+    history: Sequence[Step], counted: Collection[int] = (1, 2), start_ms: int = NOW_MS
+) -> Watched:
+    it = Watched(counted, start_ms)
     batcher = Batcher(it.apply, no_orphan, BatchLog(), most_operations=256, event_delay=0.001)
     batcher.start()
     player = Player(it, batcher)
@@ -276,9 +360,41 @@ def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @settings(max_examples=300)
-@given(histories)
-def test_what_is_counted_never_drifts_and_no_call_passes_a_quota(history: list[Step]) -> None:
-    asyncio.run(play(history))
+@given(before, histories, st.sampled_from([(1, 2), (1,), ()]), st.sampled_from(STARTS))
+def test_what_is_counted_never_drifts_and_no_call_passes_a_quota(
+    before: list[Step], history: list[Step], counted: tuple[int, ...], start_ms: int
+) -> None:
+    """Also of clients that have no quota yet, and calls on the books when they get one."""
+    asyncio.run(play([*before, *history], counted, start_ms))
+
+
+@settings(max_examples=300)
+@given(st.lists(talks | zones | hours | quotas, min_size=4, max_size=12), st.sampled_from(STARTS))
+def test_a_quota_counts_every_call_whatever_the_zone_was(
+    history: list[Step], start_ms: int
+) -> None:
+    asyncio.run(play(history, counted=(), start_ms=start_ms))
+
+
+FIRST, WEST, EAST = SetQuota(1, False, 5_000), "America/Los_Angeles", "Pacific/Auckland"
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        # A call on the 15th; the first quota on the 16th; then it is the 15th again.
+        [Talk("alice"), Later(20 * HOUR_MS), FIRST, Zone(1, WEST)],
+        # A call on what is the 16th already, and then is the 15th for some hours more.
+        [
+            *[Zone(1, EAST), Later(4 * HOUR_MS), Talk("alice"), Zone(1, "UTC")],
+            *[FIRST, Later(12 * HOUR_MS)],
+        ],
+    ],
+    ids=["back a day", "on a day"],
+)
+def test_a_first_quota_counts_calls_of_other_zones(history: list[Step]) -> None:
+    it = asyncio.run(play([*history, Talk("alice"), Talk("alice")], counted=()))
+    assert it.statuses == {"ALLOWED": 2, "QUOTA": 1}
 
 
 def test_the_histories_are_worth_playing() -> None:

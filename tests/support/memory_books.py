@@ -151,7 +151,17 @@ def _audit_quotas(books: Snapshot) -> list[str]:
         mine = [r for r in books.reservations if r.client_id == client.id and r.reserved]
         if client.quotas and not all(row.periods for row in mine):
             wrong.append(f"quota {client.id}: a reservation has no period")
+        if client.quotas or client.quota_counted:
+            wrong += [f"quota {client.id} {p}: no row" for p in _uncounted(client.id, books)]
     return wrong
+
+
+def _uncounted(client_id: int, books: Snapshot) -> set[str]:
+    """The periods of calls that cost something that have no row, though an earlier one has."""
+    rows = {period for id, period in dict(books.usages) if id == client_id}
+    paid = [call for call in books.cdrs if call.client_id == client_id and call.price]
+    periods = {period for call in paid for period in call.calendar} - rows
+    return {p for p in periods if p >= min((r for r in rows if len(r) == len(p)), default="")}
 
 
 def _audit_client(client: ClientBooks, books: Snapshot) -> list[str]:
