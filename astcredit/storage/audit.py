@@ -19,7 +19,7 @@ from astcredit.domain.money import amount_text
 from astcredit.service.audit import MOST_FINDINGS, AuditResult, Finding
 from astcredit.storage.audit_check import Check
 from astcredit.storage.audit_corrections import CORRECTIONS
-from astcredit.storage.audit_quotas import QUOTAS
+from astcredit.storage.audit_quotas import QUOTAS, unknown_zones
 from astcredit.storage.database import Database
 
 CLIENTS: Final = (
@@ -336,6 +336,9 @@ class SqlAuditor:
             rows = await _rows(connection, check.sql)
             findings.extend(self._finding(check, row) for row in rows[:MOST_FINDINGS])
             more = more or len(rows) > MOST_FINDINGS
+        zones = await unknown_zones(connection)
+        findings.extend(zones[:MOST_FINDINGS])
+        more = more or len(zones) > MOST_FINDINGS
         return AuditResult(**counts, findings=findings, more=more)
 
     def _finding(self, check: Check, row: Sequence[Any]) -> Finding:

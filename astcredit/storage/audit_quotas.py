@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from astcredit.domain.periods import check_zone
+from astcredit.service.audit import Finding
 from astcredit.storage.audit_check import Check
 
 # The name of a row of astquota: its period has no letter, so no client's name is changed by it.
@@ -52,6 +57,36 @@ QUOTAS: Final = (
         """,
         amounts=True,
     ),
+    # From its first row on a client is counted without a gap. Of one that lost all its rows nobody
+    # knows the first: the last period in which it spent something must have one.
+    Check(
+        "a period in which something was spent has a row",
+        f"""
+        WITH paid AS (
+          SELECT client_id, quota_month AS period, SUM(price + COALESCE(corrected, 0)) AS total
+          FROM astcdr WHERE client_id IN (SELECT id FROM astclient WHERE quota_counted = 1)
+          GROUP BY client_id, quota_month
+          UNION ALL
+          SELECT client_id, quota_day, SUM(price + COALESCE(corrected, 0))
+          FROM astcdr WHERE client_id IN (SELECT id FROM astclient WHERE quota_counted = 1)
+          GROUP BY client_id, quota_day
+        )
+        SELECT 'quota', {_NAME}, q.total, NULL
+        FROM (
+          SELECT client_id, period, total,
+            MAX(period) OVER (PARTITION BY client_id, LENGTH(period)) AS last
+          FROM paid WHERE total <> 0
+        ) q
+        JOIN astclient c ON c.id = q.client_id
+        LEFT JOIN astquota k ON k.client_id = q.client_id AND k.period = q.period
+        LEFT JOIN (
+          SELECT client_id, LENGTH(period) AS kind, MIN(period) AS period
+          FROM astquota GROUP BY client_id, LENGTH(period)
+        ) f ON f.client_id = q.client_id AND f.kind = LENGTH(q.period)
+        WHERE k.period IS NULL AND q.period >= COALESCE(f.period, q.last)
+        """,
+        amounts=True,
+    ),
     Check(
         "no more is waived than was spent",
         f"""
@@ -59,6 +94,16 @@ QUOTAS: Final = (
         FROM astquota q
         JOIN astclient c ON c.id = q.client_id
         WHERE q.waived < 0 OR q.waived > q.spent
+        """,
+        amounts=True,
+    ),
+    Check(
+        "a quota is not negative",
+        """
+        SELECT 'client', c.name, 0,
+          CASE WHEN c.monthly_quota < 0 THEN c.monthly_quota ELSE c.daily_quota END
+        FROM astclient c
+        WHERE c.monthly_quota < 0 OR c.daily_quota < 0
         """,
         amounts=True,
     ),
@@ -107,3 +152,18 @@ QUOTAS: Final = (
         """,
     ),
 )
+
+ZONES: Final = "a client's time zone is one that there is"
+"""The name of the check that no SQL can make."""
+
+
+async def unknown_zones(connection: AsyncConnection) -> Sequence[Finding]:
+    """The clients whose time zone nobody knows: none of their calls can be decided."""
+    statement = "SELECT name, timezone FROM astclient ORDER BY name"
+    found = []
+    for row in await connection.exec_driver_sql(statement):
+        try:
+            check_zone(row.timezone)
+        except ValueError:
+            found.append(Finding(ZONES, f"client {row.name}", "a time zone", row.timezone))
+    return found

@@ -7,11 +7,12 @@ from dataclasses import replace
 
 from astcredit.service.ledger import Ledger
 from astcredit.storage.audit import SqlAuditor
-from astcredit.storage.audit_quotas import QUOTAS
+from astcredit.storage.audit_quotas import QUOTAS, ZONES
 from astcredit.storage.books import SqlBooks
 from astcredit.storage.catalog import SqlCatalog
 from astcredit.storage.database import Database
 from support.core import (
+    NOW_MS,
     Clock,
     answered,
     call_id,
@@ -28,6 +29,8 @@ from support.faults import Fault, as_expected, planted
 
 SPENT = "what is spent in a period is the price of its calls"
 RESERVED = "what is reserved in a period is the sum of its reservations"
+LOST = "a period in which something was spent has a row"
+NEGATIVE = "a quota is not negative"
 WAIVED = "no more is waived than was spent"
 COUNTED = "a client with a quota is counted"
 KEYED = "a reservation of a client that is counted has a month and a day"
@@ -73,7 +76,24 @@ FAULTS = (
     Fault(
         "a period lost while a call of it is up",
         [f"DELETE FROM astquota {CLIENT} '2027-01-15'"],
-        {RESERVED: {OF_DAY}},
+        {RESERVED: {OF_DAY}, LOST: {OF_DAY}},
+    ),
+    Fault(
+        "a later period lost",
+        [
+            f"UPDATE astquota SET period = '2026-12', spent = 0, reserved = 0 {CLIENT} '2027-01'",
+        ],
+        {RESERVED: {OF_MONTH}, LOST: {OF_MONTH}},
+    ),
+    Fault(
+        "a quota below nothing",
+        ["UPDATE astclient SET daily_quota = -1 WHERE id = 1"],
+        {NEGATIVE: {"client client1"}},
+    ),
+    Fault(
+        "a time zone that there is not",
+        ["UPDATE astclient SET timezone = 'Mars/Olympus' WHERE id = 2"],
+        {ZONES: {"client client2"}},
     ),
     Fault(
         "a period in which nothing ever was",
@@ -133,13 +153,14 @@ FAULTS = (
 )
 
 
-async def good_books(database: Database) -> None:
+async def good_books(database: Database) -> Clock:
     """Client 1, with a quota: a call that ended, one that is up, an emergency call, one refused.
     Client 2, without: a call that is up. And a stranger."""
     quota = replace(postpaid(1), monthly_quota=4_000_000, timezone="Europe/Berlin")
     await seed(database, [replace(quota, quota_counted=True), prepaid(2)])
     source = SqlCatalog(database, inline_rates=1_000)
-    ledger = Ledger(SqlBooks(database), source, policy(), Clock())
+    clock = Clock()
+    ledger = Ledger(SqlBooks(database), source, policy(), clock)
     for operation in (
         request(1),
         answered(1),
@@ -155,6 +176,7 @@ async def good_books(database: Database) -> None:
     ):
         await ledger.apply([operation], {}, [])
     await source.close()
+    return clock
 
 
 def test_the_audit_finds_each_fault_of_quotas_and_no_other(database_url: str) -> None:
@@ -171,7 +193,10 @@ def test_the_audit_finds_each_fault_of_quotas_and_no_other(database_url: str) ->
 
 
 def test_every_check_of_quotas_is_shown_to_bite() -> None:
-    assert {check for fault in FAULTS for check in fault.found} == {c.name for c in QUOTAS}
+    assert {check for fault in FAULTS for check in fault.found} == {
+        *(c.name for c in QUOTAS),
+        ZONES,
+    }
 
 
 def test_a_finding_says_what_was_expected_and_what_found(database_url: str) -> None:
@@ -187,5 +212,31 @@ def test_a_finding_says_what_was_expected_and_what_found(database_url: str) -> N
                 SPENT: (OF_MONTH, "0.500000", "0.000000"),
                 RESERVED: (OF_MONTH, "3.500000", "0.000000"),
             }
+
+    asyncio.run(run())
+
+
+def test_counters_that_were_lost_are_found_though_no_call_is_up(database_url: str) -> None:
+    """Of the periods before the last one nobody knows whether they were counted."""
+
+    async def run() -> None:
+        async with opened(database_url) as database:
+            clock = await good_books(database)
+            source = SqlCatalog(database, inline_rates=1_000)
+            ledger = Ledger(SqlBooks(database), source, policy(), clock)
+            await ledger.apply([leg_ended(2, NOW_MS + 1_000_000)], {}, [])
+            clock.now_ms += 86_400_000
+            now_ms = clock.now_ms
+            for operation in (request(8), answered(8, now_ms), leg_ended(8, now_ms + 90_000)):
+                await ledger.apply([operation], {}, [])
+            await source.close()
+            assert (await SqlAuditor(database).examine()).in_order
+            async with database.transaction() as connection:
+                await connection.exec_driver_sql("DELETE FROM astquota WHERE client_id = 1")
+            found = (await SqlAuditor(database).examine()).findings
+            assert [(f.check, f.object, f.expected, f.found) for f in found] == [
+                (LOST, OF_MONTH, "1.590000", "none"),
+                (LOST, "quota 2027-01-16 client1", "0.090000", "none"),
+            ]
 
     asyncio.run(run())
