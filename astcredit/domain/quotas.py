@@ -125,6 +125,17 @@ class QuotaLimits:
         """The quota for a period, by the length of its key."""
         return next(self._of((period,)), None)
 
+    def quota_for(self, period: str, usage: Usage, now_ms: int) -> Quota | None:
+        """The quota that a period's usage is held against.
+
+        In the current month and day it is the one in force; in any other period it is the one that
+        the usage was last written with, because a quota set today says nothing of yesterday.
+        """
+        current = day_of if len(period) == len("2026-11-21") else month_of
+        if period == current(now_ms, self.timezone):
+            return self.quota_of(period)
+        return None if usage.quota is None else Quota(period, usage.quota)
+
     def _of(self, periods: Sequence[str]) -> Iterator[Quota]:
         for period in periods:
             most = self.monthly if len(period) == len("2026-11") else self.daily

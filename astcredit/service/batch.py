@@ -365,7 +365,8 @@ class Batch:
 
     def _watch(self, client: ClientBooks, period: str, usage: Usage, *, blocked: bool) -> None:
         """Keep a usage, and tell of the thresholds that it passes."""
-        quota, thresholds = client.quotas.quota_of(period), self._policy.quota_thresholds
+        quota = client.quotas.quota_for(period, usage, self._now_ms)
+        thresholds = self._policy.quota_thresholds
         usage, passed = watched(usage, quota, thresholds, self._now_ms, blocked=blocked)
         self._set_usage((client.id, period), usage)
         self.changes.alerts.extend(quota_alerts(client.id, passed, self._now_ms))

@@ -92,7 +92,7 @@ class CorrectionDesk:
                 key: ClientPeriod = (correction.client.id, period)
                 if key not in usages:  # the client had no quota then
                     continue
-                quota = correction.client.quotas.quota_of(period)
+                quota = correction.client.quotas.quota_for(period, usages[key], now_ms)
                 spent = _spent(usages[key], -correction.amount)
                 usage, passed = watched(spent, quota, self._thresholds, now_ms, blocked=False)
                 usages[key] = changes.usages[key] = usage

@@ -108,6 +108,25 @@ def test_the_quotas_in_force() -> None:
     assert QuotaLimits(daily=10).quota_of(MONTH) is None
 
 
+@pytest.mark.parametrize(
+    ("period", "written", "most"),
+    [
+        (MONTH, 5, 100),
+        (DAY, None, 10),
+        ("2026-12", 5, 5),
+        ("2026-12", None, None),
+        ("2027-01-14", 7, 7),
+        ("2027-01-16", 7, 7),  # it was tomorrow already, in another time zone
+    ],
+)
+def test_a_period_that_is_not_the_current_one_keeps_its_quota(
+    period: str, written: int | None, most: int | None
+) -> None:
+    expected = None if most is None else Quota(period, most)
+    assert QuotaLimits(100, 10).quota_for(period, Usage(written), NOW_MS) == expected
+    assert QuotaLimits().quota_for(DAY, Usage(7), NOW_MS) is None
+
+
 def test_the_periods_are_those_of_the_client() -> None:
     """22:30 in UTC on the last day of the year is the new year in Auckland."""
     instant = 1_798_756_200_000

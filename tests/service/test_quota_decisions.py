@@ -352,6 +352,29 @@ def test_each_threshold_is_told_once_in_each_period() -> None:
     assert references(it)[2:] == ["quota:1:2027-01-16:80"]
 
 
+@pytest.mark.parametrize("later", [5 * SECOND, 100 * SECOND, None])
+def test_a_call_that_ends_late_is_held_against_the_quota_of_its_day(later: int | None) -> None:
+    """Whatever quota was set on the day after."""
+    it = exchange(with_quota(daily=10 * SECOND))
+    it.play(request(1), answered(1))
+    it.clock.now_ms += 86_400_000
+    changed(it, daily_quota=later, monthly_quota=100 * SECOND)
+    it.play(leg_ended(1, NOW_MS + 9_000))
+    assert references(it) == [f"quota:1:{DAY}:80"]
+    assert it.books.alerts[0].facts["quota"] == "0.010000"
+    assert usage(it, DAY).quota == 10 * SECOND
+
+
+def test_a_call_that_ends_late_is_held_against_no_quota_if_its_day_had_none() -> None:
+    it = exchange(with_quota(monthly=100 * SECOND))
+    it.play(request(1), answered(1))
+    it.clock.now_ms += 86_400_000
+    changed(it, daily_quota=SECOND)
+    it.play(leg_ended(1, NOW_MS + 9_000))
+    assert references(it) == []
+    assert usage(it, DAY).quota is None
+
+
 def test_month_and_day_are_told_of_apart() -> None:
     it = exchange(with_quota(monthly=10 * SECOND, daily=8 * SECOND))
     spend(it, 1, 8)
