@@ -51,7 +51,7 @@ def quota_alerts(client_id: int, passed: Sequence[Passed], now_ms: int) -> list[
                 "spent": amount_text(p.usage.counted),
                 "reserved": amount_text(p.usage.reserved),
                 "remaining": amount_text(p.usage.left(p.quota)),
-                "percent": str(p.usage.percent_used(p.quota)),
+                "percent": str(p.usage.percent(p.quota)),
                 "threshold": str(p.threshold),
                 "at": instant_text(now_ms),
             },

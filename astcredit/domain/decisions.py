@@ -18,7 +18,15 @@ from astcredit.domain.capacity import Direction, Level, Limit, Occupancy, Scope,
 from astcredit.domain.identification import Identified
 from astcredit.domain.money import Micros, short_text
 from astcredit.domain.numbers import InvalidNumber, Numbering
-from astcredit.domain.quotas import DEFAULT_THRESHOLDS, Quota, Usages, allowed, refusal, refusing
+from astcredit.domain.quotas import (
+    DEFAULT_THRESHOLDS,
+    Quota,
+    Usages,
+    allowed,
+    refusal,
+    refusing,
+    used_up,
+)
 from astcredit.domain.rating import Rate, max_seconds, price
 from astcredit.domain.records import record
 from astcredit.domain.routing import Route, Routing
@@ -122,8 +130,8 @@ class Inquiry:
 class Decision:
     """The answer to one request. `client` are the books after it, changed only if allowed.
 
-    `periods` are the month and the day of whose quotas an allowed call is; `over` is the quota that
-    refused it.
+    `periods` are the month and the day of whose quotas an allowed call is; `used_up` are the quotas
+    that refused it and would have with nothing reserved.
     """
 
     status: AuthStatus
@@ -139,7 +147,7 @@ class Decision:
     route: Route | None = None
     occupancy: Occupancy | None = None
     periods: tuple[str, ...] = ()
-    over: Quota | None = None
+    used_up: tuple[Quota, ...] = ()
 
     @property
     def allowed(self) -> bool:
@@ -259,7 +267,8 @@ def _funded(
     over = refusing(quotas, rows.usages, least)
     if over is not None:
         reason = refusal(over, rows.usages, currency)
-        return replace(_refusal(AuthStatus.QUOTA, reason, inquiry, client), over=over)
+        refused = _refusal(AuthStatus.QUOTA, reason, inquiry, client)
+        return replace(refused, used_up=used_up(quotas, rows.usages, least))
     bounds = (client.available, allowed(quotas, rows.usages))
     funds = min((bound for bound in bounds if bound is not None), default=None)
     seconds = policy.max_seconds if funds is None else max_seconds(rate, funds, policy.max_seconds)

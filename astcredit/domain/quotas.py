@@ -153,6 +153,12 @@ def refusing(quotas: Sequence[Quota], usages: Usages, least: Micros) -> Quota | 
     return next((q for q in quotas if usages.get(q.period, UNUSED).left(q) < least), None)
 
 
+def used_up(quotas: Sequence[Quota], usages: Usages, least: Micros) -> tuple[Quota, ...]:
+    """The quotas of which calls that have ended leave less than `least`: they would refuse even
+    with nothing reserved."""
+    return tuple(q for q in quotas if q.most - usages.get(q.period, UNUSED).counted < least)
+
+
 def refusal(quota: Quota, usages: Usages, currency: str) -> str:
     """Why a quota refuses a call: the quota and what is used of it."""
     usage = usages.get(quota.period, UNUSED)
@@ -177,7 +183,8 @@ def watched(
     """The usage with what is to be remembered of thresholds, and those that are to be told now.
 
     Looked at are calls that have ended: what is reserved for a call may be a hundred times what it
-    will cost. A call that the quota refused (`blocked`) passes the threshold of 100.
+    will cost. Where these leave too little for a call that was asked for (`blocked`, see `used_up`)
+    the threshold of 100 is passed.
     """
     if quota is None:
         return usage, []

@@ -136,7 +136,7 @@ class Batch:
         if not decision.allowed:
             if self._denied_cdr:
                 self.changes.calls.append(new)
-            self._over_quota(decision)
+            self._block(decision)
         elif decision.client is not None:
             self.changes.calls.append(new)
             self._set_client(decision.client)
@@ -171,10 +171,11 @@ class Batch:
             for period in client.quotas.periods(self._now_ms)
         }
 
-    def _over_quota(self, decision: Decision) -> None:
-        if decision.client is not None and decision.over is not None:
-            usage = self._usages.get((decision.client.id, decision.over.period), UNUSED)
-            self._watch(decision.client, decision.over.period, usage, blocked=True)
+    def _block(self, decision: Decision) -> None:
+        for quota in decision.used_up:
+            assert decision.client is not None
+            usage = self._usages.get((decision.client.id, quota.period), UNUSED)
+            self._watch(decision.client, quota.period, usage, blocked=True)
 
     def _open(self, new: NewCall, decision: Decision) -> None:
         request = new.request

@@ -8,6 +8,9 @@ import pytest
 
 from astcredit.domain.alerts import AlertKind, low_balance, quota_alerts
 from astcredit.domain.books import ClientBooks, LedgerKind
+from astcredit.domain.instants import parse_instant
+from astcredit.domain.money import parse_amount
+from astcredit.domain.notices import SAMPLES
 from astcredit.domain.quotas import Passed, Quota, Usage
 from support.core import postpaid, prepaid
 
@@ -35,10 +38,21 @@ def test_a_threshold_of_a_quota_in_words() -> None:
         "spent": "8.500000",
         "reserved": "0.250000",
         "remaining": "1.250000",
-        "percent": "87",
+        "percent": "85",
         "threshold": "80",
         "at": "2027-01-15 08:00:00.000",
     }
+
+
+def test_the_samples_of_a_template_are_facts_as_they_come() -> None:
+    """Whoever looks at a template sees figures that agree with one another."""
+    sample = SAMPLES[AlertKind.QUOTA]
+    quota = Quota(sample["period"], parse_amount(sample["quota"]))
+    usage = Usage(spent=parse_amount(sample["spent"]), reserved=parse_amount(sample["reserved"]))
+    at_ms = parse_instant(sample["at"])
+    (alert,) = quota_alerts(1, [Passed(quota, int(sample["threshold"]), usage)], at_ms)
+    names = {"client": sample["client"], "currency": sample["currency"]}
+    assert {**names, **alert.facts} == sample
 
 
 def test_each_threshold_period_and_client_has_a_reference_of_its_own() -> None:

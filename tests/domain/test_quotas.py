@@ -13,6 +13,7 @@ from astcredit.domain.quotas import (
     allowed,
     refusal,
     refusing,
+    used_up,
     watched,
 )
 
@@ -169,6 +170,19 @@ def test_a_quota_refuses_what_it_does_not_pay() -> None:
     assert refusing([DAILY], usages, 10) == DAILY
     assert refusing([Quota(DAY, 0)], {}, 0) is None  # a call that costs nothing passes
     assert refusing([Quota(DAY, 0)], {}, 1) == Quota(DAY, 0)
+
+
+@pytest.mark.parametrize(
+    ("least", "used"), [(1, ()), (8, ()), (9, (MONTHLY,)), (10, (MONTHLY, DAILY))]
+)
+def test_a_quota_is_used_up_by_ended_calls_alone(least: int, used: tuple[Quota, ...]) -> None:
+    usages = {
+        MONTH: Usage(spent=100, waived=8, reserved=8),
+        DAY: Usage(spent=1, reserved=9),
+    }
+    assert used_up([MONTHLY, DAILY], usages, least) == used
+    assert used_up([MONTHLY, DAILY], {}, 10) == ()
+    assert used_up([Quota(DAY, 0)], {}, 1) == (Quota(DAY, 0),)
 
 
 def test_a_refusal_names_quota_period_and_usage() -> None:

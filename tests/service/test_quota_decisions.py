@@ -383,13 +383,37 @@ def test_month_and_day_are_told_of_apart() -> None:
     )
 
 
-def test_a_refusal_tells_of_the_last_threshold_though_little_is_spent() -> None:
-    """What is left does not pay: the client is blocked, whatever the percent says."""
+def test_a_refusal_for_what_is_reserved_tells_of_nothing() -> None:
+    """It may all be free again in a minute. What is told of is the spending, when it comes."""
     it = exchange(with_quota(daily=10 * SECOND))
     it.play(request(1))
+    assert told(it.play(request(2))) == ["QUOTA"]
     assert references(it) == []
-    it.play(request(2))
+    assert (usage(it, DAY).first_over_ms, usage(it, DAY).told) == (None, 0)
+    it.play(answered(1), leg_ended(1, NOW_MS + 9_000))
+    spend(it, 3, 1)
     assert references(it) == [f"quota:1:{DAY}:80", f"quota:1:{DAY}:100"]
+    assert [alert.facts["percent"] for alert in it.books.alerts] == ["90", "100"]
+
+
+def test_a_refusal_tells_of_the_last_threshold_where_ended_calls_leave_too_little() -> None:
+    """What is left does not pay, and would not with nothing reserved."""
+    it = exchange(with_quota(daily=119_999))
+    spend(it, 1, 60)
+    it.play(request(2))
+    assert references(it) == []
+    assert told(it.play(request(3, dialled="33123"))) == ["QUOTA"]
+    assert references(it) == [f"quota:1:{DAY}:80", f"quota:1:{DAY}:100"]
+    assert {alert.facts["percent"] for alert in it.books.alerts} == {"50"}
+
+
+def test_every_quota_that_is_used_up_is_told_of_by_one_refusal() -> None:
+    it = exchange(with_quota(monthly=119_999, daily=100_000))
+    spend(it, 1, 60)
+    assert told(it.play(request(2, dialled="33123"))) == ["QUOTA"]
+    assert Counter(references(it)) == Counter(
+        f"quota:1:{period}:{t}" for period in (MONTH, DAY) for t in (80, 100)
+    )
 
 
 def test_after_a_raise_nobody_is_told_twice() -> None:

@@ -94,8 +94,8 @@ def test_a_row_for_each_client_and_period(database_url: str) -> None:
     month, first, second, without = rows
     assert {row["currency"] for row in rows} == {"EUR"}
     assert first["first_over_at"] == first["last_over_at"] == "2027-01-15 08:00:00.000"
-    assert first["blocked_at"] == "2027-01-15 08:00:00.000"
-    assert second["blocked_at"] == "2027-01-16 08:00:00.000"
+    assert second["first_over_at"] == "2027-01-16 08:00:00.000"
+    assert (first["blocked_at"], second["blocked_at"]) == (None, None)
     assert (month["first_over_at"], month["blocked_at"]) == (None, None)
     assert (without["waived"], without["first_over_at"]) == (0, None)
 
