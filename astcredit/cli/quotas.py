@@ -90,8 +90,8 @@ def quota() -> None:
     "--over",
     metavar="PERCENT",
     type=click.IntRange(min=0),
-    help="Only quotas of which at least so much is used, or which refused a call; also those of "
-    "the day before.",
+    help="Only quotas of which at least so much is used, or ended calls leave nothing; also those "
+    "of the day before.",
 )
 @click.option(
     "--period",
@@ -103,8 +103,8 @@ def show(app: App, client: str | None, over: int | None, period: str | None) -> 
     """Show the quotas of all clients, or of CLIENT, and what is used of them.
 
     spent: what calls that have ended cost, without what was waived by a reset. percent: spent and
-    reserved. blocked_since: when a call was first refused for the quota. Who spent too much, also
-    during the night, shows --over 100.
+    reserved. blocked_since: since when ended calls leave nothing, or less than a call that was
+    refused costs at least. Who spent too much, also during the night, shows --over 100.
 
     Example: astcredit quota show acme --period 2026-11
     """

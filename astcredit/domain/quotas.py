@@ -37,7 +37,8 @@ class Usage:
     """What a client used in one period, as the row of astquota that its client's lock guards.
 
     `waived` is what was spent before a reset and counts no longer. `told` is the highest threshold
-    of which was told. `quota` is the one that the row was last written with.
+    of which was told. `quota` is the one that the row was last written with. `blocked_ms`: since
+    when calls that have ended leave nothing, whatever is reserved; None: they leave something.
     """
 
     quota: Micros | None = None
@@ -55,13 +56,32 @@ class Usage:
         return self.spent - self.waived
 
     def reserve(self, amount: Micros, quota: Quota | None) -> Usage:
-        """With one more reservation, under the quota in force."""
+        """With one more reservation, under the quota in force: what could be reserved was left."""
         most = quota.most if quota else None
-        return replace(self, reserved=self.reserved + amount, quota=most)
+        blocked_ms = None if amount else self.blocked_ms
+        return replace(self, reserved=self.reserved + amount, quota=most, blocked_ms=blocked_ms)
 
     def settle(self, reserved: Micros, price: Micros) -> Usage:
         """With one reservation less, and what its call cost."""
         return replace(self, reserved=self.reserved - reserved, spent=self.spent + price)
+
+    def under(self, quota: Quota | None, before: Quota | None, now_ms: int) -> Usage:
+        """Under a quota that was set in place of the one before.
+
+        One of which nothing is left blocks the client from now on; one that was raised or taken
+        away blocks it no longer.
+        """
+        blocked_ms = self.blocked_ms
+        if quota is not None and self.counted >= quota.most:
+            blocked_ms = now_ms if blocked_ms is None else blocked_ms
+        elif quota is None or before is None or quota.most > before.most:
+            blocked_ms = None
+        return replace(self, quota=quota.most if quota else None, blocked_ms=blocked_ms)
+
+    def refunded(self, quota: Quota | None) -> Usage:
+        """After a refund: blocked no longer if the quota has something left."""
+        blocks = quota is not None and self.counted >= quota.most
+        return self if blocks else replace(self, blocked_ms=None)
 
     def left(self, quota: Quota) -> Micros:
         """What the quota still allows: at least 0."""
@@ -189,6 +209,7 @@ def watched(
     if quota is None:
         return usage, []
     reached = max(usage.percent(quota), 100) if blocked else usage.percent(quota)
+    blocked = blocked or usage.counted >= quota.most
     over = [threshold for threshold in sorted(thresholds) if threshold <= reached]
     first_blocked = now_ms if blocked and usage.blocked_ms is None else usage.blocked_ms
     usage = replace(usage, quota=quota.most, blocked_ms=first_blocked)

@@ -94,6 +94,8 @@ class CorrectionDesk:
                     continue
                 quota = correction.client.quotas.quota_for(period, usages[key], now_ms)
                 spent = _spent(usages[key], -correction.amount)
+                if correction.amount > 0:
+                    spent = spent.refunded(quota)
                 usage, passed = watched(spent, quota, self._thresholds, now_ms, blocked=False)
                 usages[key] = changes.usages[key] = usage
                 changes.alerts.extend(quota_alerts(correction.client.id, passed, now_ms))

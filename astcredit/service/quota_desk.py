@@ -178,9 +178,8 @@ async def follow_quotas(
     """Do what follows from a client's new quotas, time zone and low balance.
 
     `books` are its books before the change, locked. Who gets its first quota is counted from now
-    on, with what it spent before in the periods that count. A quota that was raised or taken away
-    blocks nobody any more. A call keeps the periods in which it began, also when the time zone
-    changes.
+    on, with what it spent before in the periods that count. A call keeps the periods in which it
+    began, also when the time zone changes.
     """
     new = replace(
         books,
@@ -194,50 +193,39 @@ async def follow_quotas(
         above = replace(books, low_balance_told=False)
         await transaction.books.write(Changes(clients={client.id: above}))
     if new.quotas != books.quotas and (new.quotas or books.quota_counted):
-        filled = await _filled(transaction, books, new, now_ms)
-        requoted = await _requoted(transaction, books, new, now_ms)
-        await transaction.books.write(Changes(usages={**filled, **requoted}))
+        usages = await _usages(transaction, books, new, now_ms)
+        for period in new.quotas.calendar(now_ms):
+            quota, before = new.quotas.quota_of(period), books.quotas.quota_of(period)
+            usages[client.id, period] = usages[client.id, period].under(quota, before, now_ms)
+        await transaction.books.write(Changes(usages=usages))
 
 
-async def _filled(
+async def _usages(
     transaction: AdminTransaction, old: ClientBooks, new: ClientBooks, now_ms: int
 ) -> dict[ClientPeriod, Usage]:
-    """What the client used of periods that have no row, of all that count now or may yet.
+    """What the client used of the current periods, and of all that have no row and may yet count.
 
-    Those are the current ones, those of open calls, and all after them: in another time zone it may
-    have been tomorrow already, and then calls are in a period that is still to come.
+    Those are the ones of open calls and all after them and the current ones: in another time zone
+    it may have been tomorrow already, and then calls are in a period that is still to come.
     """
-    counted = old.quotas or old.quota_counted
-    periods = set(new.quotas.calendar(now_ms))
-    periods |= set() if counted else set(await transaction.quotas.count_open(new.id))
-    month, day = (min(p for p in periods if is_month(p) is wanted) for wanted in (True, False))
-    periods |= set(await transaction.quotas.periods_from(new.id, month, day))
-    keys = {(new.id, period) for period in periods}
-    usages = {}
-    for key in sorted(keys - set(await transaction.books.load_usages(keys))):
+    current = {(new.id, period) for period in new.quotas.calendar(now_ms)}
+    keys = current | await _countable(transaction, old, {period for _, period in current})
+    found = await transaction.books.load_usages(keys)
+    usages = {key: usage for key, usage in found.items() if key in current}
+    for key in sorted(keys - found.keys()):
         spent, reserved = await transaction.quotas.sums(*key)
-        usages[key] = Usage(_most_now(new, key[1], now_ms), spent, reserved)
+        usages[key] = Usage(None, spent, reserved)
     return usages
 
 
-def _most_now(books: ClientBooks, period: str, now_ms: int) -> Micros | None:
-    """The quota of a period, if it is a current one and has one."""
-    quota = books.quotas.quota_of(period)
-    return quota.most if quota and period in books.quotas.calendar(now_ms) else None
-
-
-async def _requoted(
-    transaction: AdminTransaction, old: ClientBooks, new: ClientBooks, now_ms: int
-) -> dict[ClientPeriod, Usage]:
-    """The usage of the current periods under the new quotas."""
-    keys = [(new.id, period) for period in new.quotas.calendar(now_ms)]
-    usages = {}
-    for key, usage in (await transaction.books.load_usages(keys)).items():
-        before, after = old.quotas.quota_of(key[1]), new.quotas.quota_of(key[1])
-        lower = before is not None and after is not None and after.most <= before.most
-        usages[key] = replace(
-            usage,
-            quota=after.most if after else None,
-            blocked_ms=usage.blocked_ms if lower else None,
-        )
-    return usages
+async def _countable(
+    transaction: AdminTransaction, books: ClientBooks, current: Collection[str]
+) -> set[ClientPeriod]:
+    """The periods of the client's open calls, unless they are counted already, and those of its
+    ended ones from the first of these and of the current ones on."""
+    periods = set(current)
+    if not (books.quotas or books.quota_counted):
+        periods |= set(await transaction.quotas.count_open(books.id))
+    month, day = (min(p for p in periods if is_month(p) is wanted) for wanted in (True, False))
+    periods |= set(await transaction.quotas.periods_from(books.id, month, day))
+    return {(books.id, period) for period in periods}

@@ -34,7 +34,7 @@ class QuotaInUse:
         return self.usage.percent_used(self.quota)
 
     def is_over(self, percent: int) -> bool:
-        """Whether so much is used, or a call was refused: what was left did not pay for it."""
+        """Whether so much is used, or calls that have ended leave too little for another one."""
         return self.percent >= percent or self.usage.blocked_ms is not None
 
 

@@ -358,8 +358,8 @@ JOIN astclient l ON l.id = x.client_id;
 -- one that was in force when the row last changed; NULL: none, or a client that never had one.
 -- waived: spent before a reset, no longer counted against the quota. percent: spent and reserved,
 -- without what was waived, in whole per cent of the quota, rounded down. first_over_at and
--- last_over_at: when what was spent first and last was past a threshold. blocked_at: when a call was
--- first refused for the quota since it was set, raised or reset.
+-- last_over_at: when what was spent first and last was past a threshold. blocked_at: since when
+-- calls that have ended leave nothing, or less than a call that was refused costs at least.
 CREATE OR REPLACE VIEW v_quota_usage AS
 SELECT
   l.name AS client,

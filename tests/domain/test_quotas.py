@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -244,6 +246,60 @@ def test_times_over_a_threshold_are_kept() -> None:
     assert later.blocked_ms == NOW_MS + 5
     again, _ = watched(later, MONTHLY, (80,), NOW_MS + 9, blocked=True)
     assert again.blocked_ms == NOW_MS + 5
+
+
+@pytest.mark.parametrize(
+    ("usage", "most", "blocked_ms"),
+    [
+        (Usage(spent=99), 100, None),
+        (Usage(spent=99, reserved=50), 100, None),
+        (Usage(spent=100), 100, NOW_MS),
+        (Usage(spent=120), 100, NOW_MS),
+        (Usage(spent=120, waived=21), 100, None),
+        (Usage(spent=100, blocked_ms=5), 100, 5),
+        (Usage(), 0, NOW_MS),
+    ],
+)
+def test_who_has_spent_all_is_blocked_though_nobody_was_refused(
+    usage: Usage, most: int, blocked_ms: int | None
+) -> None:
+    seen, _ = watched(usage, Quota(MONTH, most), (), NOW_MS, blocked=False)
+    assert seen.blocked_ms == blocked_ms
+
+
+def test_a_call_that_could_be_made_is_the_end_of_being_blocked() -> None:
+    usage = Usage(spent=97, blocked_ms=5)
+    assert usage.reserve(0, MONTHLY).blocked_ms == 5
+    assert usage.reserve(1, MONTHLY).blocked_ms is None
+
+
+@pytest.mark.parametrize(
+    ("blocked_ms", "before", "after", "expected"),
+    [
+        (5, 100, 97, 5),
+        (None, 100, 97, NOW_MS),
+        (None, None, 50, NOW_MS),
+        (5, 90, 97, 5),  # raised, and still nothing is left
+        (5, 90, 98, None),
+        (5, 98, 98, 5),  # what is left did not pay for a call
+        (5, 100, 98, 5),
+        (None, 100, 98, None),
+        (5, None, 98, None),
+        (5, 90, None, None),
+    ],
+)
+def test_a_new_quota_blocks_or_blocks_no_longer(
+    blocked_ms: int | None, before: int | None, after: int | None, expected: int | None
+) -> None:
+    usage = Usage(before, spent=100, waived=3, blocked_ms=blocked_ms)
+    old, new = (None if most is None else Quota(MONTH, most) for most in (before, after))
+    assert usage.under(new, old, NOW_MS) == replace(usage, quota=after, blocked_ms=expected)
+
+
+def test_a_refund_frees_where_it_leaves_something() -> None:
+    usage = Usage(spent=100, waived=3, blocked_ms=5)
+    quotas = [Quota(MONTH, 97), Quota(MONTH, 98), None]
+    assert [usage.refunded(quota).blocked_ms for quota in quotas] == [5, None, None]
 
 
 def test_without_a_quota_nothing_is_watched() -> None:

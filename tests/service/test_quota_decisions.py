@@ -407,6 +407,35 @@ def test_a_refusal_tells_of_the_last_threshold_where_ended_calls_leave_too_littl
     assert {alert.facts["percent"] for alert in it.books.alerts} == {"50"}
 
 
+def test_who_is_blocked_by_reservations_is_not_when_they_are_released() -> None:
+    it = exchange(with_quota(daily=10 * SECOND))
+    it.play(request(1))
+    assert told(it.play(request(2))) == ["QUOTA"]
+    assert usage(it, DAY).blocked_ms is None
+    it.play(caller_ended(1))
+    assert (usage(it, DAY).blocked_ms, usage(it, DAY).last_over_ms) == (None, None)
+
+
+def test_who_has_spent_all_is_blocked_from_the_end_of_that_call_on() -> None:
+    it = exchange(with_quota(daily=10 * SECOND))
+    it.clock.now_ms += 7
+    spend(it, 1, 10)
+    assert usage(it, DAY).blocked_ms == NOW_MS + 7
+    it.clock.now_ms += 7
+    it.play(request(2))
+    assert usage(it, DAY).blocked_ms == NOW_MS + 7
+    assert usage(it, MONTH).blocked_ms is None
+
+
+def test_who_cannot_pay_a_dear_call_is_blocked_until_it_can_make_another() -> None:
+    it = exchange(with_quota(daily=119_999))
+    spend(it, 1, 60)
+    it.play(request(2, dialled="33123"), request(3, dialled="4930123456"))  # that one is free
+    assert usage(it, DAY).blocked_ms == NOW_MS
+    it.play(request(4))
+    assert usage(it, DAY).blocked_ms is None
+
+
 def test_every_quota_that_is_used_up_is_told_of_by_one_refusal() -> None:
     it = exchange(with_quota(monthly=119_999, daily=100_000))
     spend(it, 1, 60)

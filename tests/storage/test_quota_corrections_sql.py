@@ -18,7 +18,7 @@ from astcredit.storage.audit import SqlAuditor
 from astcredit.storage.database import Database
 from astcredit.storage.tables import astoutbox, astquota
 from support.core import NODE, NOW_MS, call_id, opened
-from support.outage import Outage, Records, line, prepared
+from support.outage import LATER_MS, Outage, Records, line, prepared
 
 SECOND = 1_000
 DAY_MS = 86_400_000
@@ -92,5 +92,17 @@ def test_a_correction_is_held_against_the_quota_of_the_calls_day(database_url: s
         assert await at.seconds() == (3_000, 0)
         assert (await at.row())["quota"] == 4_000 * SECOND
         assert await at.told() == []
+
+    at_office(database_url, work)
+
+
+def test_a_refund_that_leaves_something_ends_being_blocked(database_url: str) -> None:
+    async def work(at: Office) -> None:
+        await at.daily(3_600)
+        await at.world.talking(1)
+        await at.world.expired(1)
+        assert (await at.row())["blocked_at"] == LATER_MS
+        await at.corrected(1, 3_599_000)
+        assert (await at.row())["blocked_at"] is None
 
     at_office(database_url, work)

@@ -66,6 +66,25 @@ def test_a_first_quota_counts_what_was_spent_before_and_calls_that_are_up(
     at_office(database_url, work)
 
 
+def test_a_quota_that_is_set_below_what_was_spent_blocks_from_then_on(database_url: str) -> None:
+    async def work(at: Office) -> None:
+        await at.spend(1, 10)
+        at.clock.now_ms += 1
+        await at.set(daily_quota=9, monthly_quota=11)
+        rows = await at.rows()
+        assert (rows[DAY]["blocked_at"], rows[MONTH]["blocked_at"]) == (NOW_MS + 1, None)
+        await at.set(daily_quota=10)  # still nothing is left
+        assert (await at.rows())[DAY]["blocked_at"] == NOW_MS + 1
+        await at.set(daily_quota=11)
+        assert (await at.rows())[DAY]["blocked_at"] is None
+        await at.set(daily_quota=10)
+        assert (await at.rows())[DAY]["blocked_at"] == NOW_MS + 1
+        await at.quotas.reset("client1", "agreed")
+        assert (await at.rows())[DAY]["blocked_at"] is None
+
+    at_office(database_url, work)
+
+
 @pytest.mark.parametrize("change", ["raise", "remove"])
 @pytest.mark.parametrize("kind", ["monthly", "daily"])
 def test_a_raise_or_removal_unblocks_at_once(database_url: str, kind: str, change: str) -> None:
@@ -216,7 +235,10 @@ def test_the_morning_list(database_url: str) -> None:
         assert await at.shown(None, 100) == [("client1", DAY, 50, 50, 0, 100)]
         await at.set("client2", daily_quota=0)
         assert await at.play(request(5, "bob")) == ["QUOTA"]
-        assert await at.shown(None, 101) == [("client2", "2027-01-16", 0, 0, 0, 100)]
+        assert await at.shown(None, 101) == [
+            ("client1", DAY, 50, 50, 0, 100),  # it had nothing left
+            ("client2", "2027-01-16", 0, 0, 0, 100),
+        ]
         assert await at.shown("client1", 0) == [
             ("client1", MONTH, 10_000, 50, 0, 0),
             ("client1", "2027-01-16", 50, 0, 0, 0),
