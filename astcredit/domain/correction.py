@@ -35,7 +35,8 @@ class CallInDoubt:
 
     `price`, `ourcost`: as they were settled, None while it is open; `corrected`,
     `corrected_ourcost`: what corrections added to them. `corrections` counts the ledger's rows.
-    `periods`: the month and the day of whose quotas it is.
+    `periods`: the month and the day of whose quotas it is. `booked_at_ms`: when its charge was
+    booked, or when it ended without one; None while it is open.
     """
 
     call_id: str
@@ -60,6 +61,7 @@ class CallInDoubt:
     corrected_ourcost: Micros = 0
     corrections: int = 0
     periods: tuple[str, ...] = ()
+    booked_at_ms: int | None = None
     note: str = ""
 
     @property

@@ -36,7 +36,8 @@ class Quota:
 class Usage:
     """What a client used in one period, as the row of astquota that its client's lock guards.
 
-    `waived` is what was spent before a reset and counts no longer. `told` is the highest threshold
+    `waived` is what calls cost that were booked before the last reset (`reset_ms`) and counts no
+    longer. `told` is the highest threshold
     of which was told. `quota` is the one that the row was last written with. `blocked_ms`: since
     when calls that have ended leave nothing, whatever is reserved; None: they leave something.
     """
@@ -49,6 +50,7 @@ class Usage:
     first_over_ms: int | None = None
     last_over_ms: int | None = None
     blocked_ms: int | None = None
+    reset_ms: int | None = None
 
     @property
     def counted(self) -> Micros:
@@ -78,10 +80,23 @@ class Usage:
             blocked_ms = None
         return replace(self, quota=quota.most if quota else None, blocked_ms=blocked_ms)
 
-    def refunded(self, quota: Quota | None) -> Usage:
-        """After a refund: blocked no longer if the quota has something left."""
-        blocks = quota is not None and self.counted >= quota.most
-        return self if blocks else replace(self, blocked_ms=None)
+    def reset(self, quota: Quota, now_ms: int) -> Usage:
+        """With all that was spent until now waived."""
+        return replace(self, quota=quota.most, waived=self.spent, blocked_ms=None, reset_ms=now_ms)
+
+    def correct(self, amount: Micros, booked_ms: int | None, quota: Quota | None) -> Usage:
+        """With so much more or less spent on a call that was booked at that instant.
+
+        Of a call from before a reset the correction is waived as the rest of it is. A refund that
+        leaves something of the quota blocks nobody any more.
+        """
+        waived, spent = self.waived, self.spent + amount
+        if booked_ms is not None and self.reset_ms is not None and booked_ms <= self.reset_ms:
+            waived += amount
+        waived = max(0, min(waived, spent))
+        usage = replace(self, spent=spent, waived=waived)
+        blocks = amount > 0 or (quota is not None and usage.counted >= quota.most)
+        return usage if blocks else replace(usage, blocked_ms=None)
 
     def left(self, quota: Quota) -> Micros:
         """What the quota still allows: at least 0."""

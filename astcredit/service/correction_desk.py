@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import TypeAlias
 
 from astcredit.domain.alerts import low_balance, quota_alerts
 from astcredit.domain.books import ClientBooks
 from astcredit.domain.correction import CallInDoubt, Correction, correct
-from astcredit.domain.money import Micros, amount_text
-from astcredit.domain.quotas import ClientPeriod, Usage, watched
+from astcredit.domain.money import amount_text
+from astcredit.domain.quotas import ClientPeriod, watched
 from astcredit.domain.witness import Unclear, Witness
 from astcredit.service.certainly import certainly
 from astcredit.service.history_ports import AuditEntry
@@ -93,10 +92,9 @@ class CorrectionDesk:
                 if key not in usages:  # the client had no quota then
                     continue
                 quota = correction.client.quotas.quota_for(period, usages[key], now_ms)
-                spent = _spent(usages[key], -correction.amount)
-                if correction.amount > 0:
-                    spent = spent.refunded(quota)
-                usage, passed = watched(spent, quota, self._thresholds, now_ms, blocked=False)
+                booked_ms = correction.call.booked_at_ms
+                usage = usages[key].correct(-correction.amount, booked_ms, quota)
+                usage, passed = watched(usage, quota, self._thresholds, now_ms, blocked=False)
                 usages[key] = changes.usages[key] = usage
                 changes.alerts.extend(quota_alerts(correction.client.id, passed, now_ms))
 
@@ -127,10 +125,3 @@ def _book(correction: Correction, changes: Changes, now_ms: int) -> ClientBooks:
         changes.clients[client.id] = client
         changes.alerts.extend(alerts)
     return client
-
-
-def _spent(usage: Usage, amount: Micros) -> Usage:
-    """A usage with so much more spent, or less. What is refunded of a call from before a reset is
-    not waived any more."""
-    spent = usage.spent + amount
-    return replace(usage, spent=spent, waived=min(usage.waived, spent))

@@ -124,22 +124,13 @@ class QuotaDesk(CatalogDesk):
         keys = {quota.period: (client.id, quota.period) for quota in quotas}
         found = await transaction.books.load_usages(keys.values())
         old = {quota.period: found.get(keys[quota.period], UNUSED) for quota in quotas}
-        new = {
-            quota.period: replace(
-                old[quota.period],
-                quota=quota.most,
-                waived=old[quota.period].spent,
-                blocked_ms=None,
-            )
-            for quota in quotas
-        }
+        now_ms = self._now_ms()
+        new = {quota.period: old[quota.period].reset(quota, now_ms) for quota in quotas}
         usages = {keys[period]: usage for period, usage in new.items()}
         await transaction.books.write(Changes(usages=usages))
         before, after = changes(_state(old), _state(new))
         await transaction.record(
-            AuditEntry(
-                self._now_ms(), self._actor, "reset", "client", client.name, before, after, note
-            )
+            AuditEntry(now_ms, self._actor, "reset", "client", client.name, before, after, note)
         )
         who = QuotaClient(client.id, client.name, client.currency, books.quotas)
         return [

@@ -129,6 +129,7 @@ _USAGE = (
     astquota.c.first_over_at,
     astquota.c.last_over_at,
     astquota.c.blocked_at,
+    astquota.c.reset_at,
 )
 """In the order of Usage's fields."""
 

@@ -100,7 +100,7 @@ class BookReads:
         """What clients used in those periods, if anything."""
         statement = (
             "SELECT client_id, period, quota, spent, reserved, waived, told, first_over_at,"
-            " last_over_at, blocked_at"
+            " last_over_at, blocked_at, reset_at"
             f" FROM astquota WHERE {self._sql.in_rows(('client_id', 'period'), len(periods))}"
         )
         values = [value for period in periods for value in period]

@@ -120,11 +120,18 @@ _corrections = (
     .scalar_subquery()
 )
 
+_charged_at = (
+    select(func.min(astledger.c.date_created))
+    .where(astledger.c.call_id == astcdr.c.id, astledger.c.kind == "charge")
+    .scalar_subquery()
+)
+
 _ALL: Select[Any] = select(
     astcdr,
     astclient.c.name.label("client"),
     astcreditres.c.expires_at,
     _corrections.label("corrections"),
+    func.coalesce(_charged_at, astcdr.c.ended_at).label("booked_at"),
 ).where(astcdr.c.rate.is_not(None))
 
 _OPEN: Select[Any] = _ALL.join_from(
@@ -202,6 +209,7 @@ def _call(row: Any) -> CallInDoubt:
         corrected_ourcost=row.corrected_ourcost or 0,
         corrections=row.corrections,
         periods=() if row.quota_month is None else (row.quota_month, row.quota_day),
+        booked_at_ms=row.booked_at,
         note=row.note,
     )
 

@@ -64,7 +64,7 @@ LEDGER = (
 CLIENT = ("balance", "reserved", "active_calls", "ledger_seq", "low_balance_told")
 USAGE = (
     "client_id", "period", "quota", "spent", "reserved", "waived", "told", "first_over_at",
-    "last_over_at", "blocked_at",
+    "last_over_at", "blocked_at", "reset_at",
 )  # fmt: skip
 OUTBOX = (
     "reference", "kind", "audience", "client_id", "facts", "status", "next_attempt",
@@ -288,6 +288,7 @@ def usage_row(sql: SqlDialect, key: ClientPeriod, usage: Usage) -> Sequence[Valu
         _optional_instant(usage.first_over_ms),
         _optional_instant(usage.last_over_ms),
         _optional_instant(usage.blocked_ms),
+        _optional_instant(usage.reset_ms),
     )
 
 

@@ -303,6 +303,7 @@ astquota = Table(
     Column("first_over_at", Instant),
     Column("last_over_at", Instant),
     Column("blocked_at", Instant),
+    Column("reset_at", Instant),
 )
 
 asttemplate = Table(

@@ -296,10 +296,37 @@ def test_a_new_quota_blocks_or_blocks_no_longer(
     assert usage.under(new, old, NOW_MS) == replace(usage, quota=after, blocked_ms=expected)
 
 
+@pytest.mark.parametrize(
+    ("amount", "booked_ms", "spent", "waived"),
+    [
+        (-40, NOW_MS - 1, 60, 20),
+        (-40, NOW_MS, 60, 20),
+        (-40, NOW_MS + 1, 60, 60),
+        (-60, NOW_MS - 1, 40, 0),
+        (5, NOW_MS - 1, 105, 65),
+        (5, NOW_MS + 1, 105, 60),
+        (-40, None, 60, 60),
+    ],
+)
+def test_a_correction_of_a_call_from_before_a_reset_is_waived(
+    amount: int, booked_ms: int | None, spent: int, waived: int
+) -> None:
+    usage = replace(Usage(spent=60).reset(MONTHLY, NOW_MS), spent=100)
+    corrected = usage.correct(amount, booked_ms, MONTHLY)
+    assert (corrected.spent, corrected.waived) == (spent, waived)
+
+
+def test_no_more_is_waived_than_was_spent_though_nobody_knows_when_it_was_reset() -> None:
+    """Rows that were reset before it was noted when."""
+    corrected = Usage(spent=100, waived=100).correct(-40, NOW_MS, None)
+    assert (corrected.spent, corrected.waived) == (60, 60)
+
+
 def test_a_refund_frees_where_it_leaves_something() -> None:
     usage = Usage(spent=100, waived=3, blocked_ms=5)
-    quotas = [Quota(MONTH, 97), Quota(MONTH, 98), None]
-    assert [usage.refunded(quota).blocked_ms for quota in quotas] == [5, None, None]
+    quotas = [Quota(MONTH, 96), Quota(MONTH, 97), None]
+    assert [usage.correct(-1, 1, q).blocked_ms for q in quotas] == [5, None, None]
+    assert usage.correct(1, 1, Quota(MONTH, 200)).blocked_ms == 5
 
 
 def test_without_a_quota_nothing_is_watched() -> None:

@@ -268,7 +268,10 @@ class Player:
             case Reset(client_id):
                 for key, usage in self.it.books.usages.items():
                     if key[0] == client_id:
-                        self.it.books.usages[key] = replace(usage, waived=usage.spent)
+                        now_ms = self.it.clock.now_ms
+                        self.it.books.usages[key] = replace(
+                            usage, waived=usage.spent, reset_ms=now_ms
+                        )
             case Later(ms):
                 self.it.clock.now_ms += ms
         assert audit(self.it.books.snapshot()) == []

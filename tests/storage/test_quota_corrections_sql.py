@@ -106,3 +106,55 @@ def test_a_refund_that_leaves_something_ends_being_blocked(database_url: str) ->
         assert (await at.row())["blocked_at"] is None
 
     at_office(database_url, work)
+
+
+def test_a_refund_of_a_call_from_before_a_reset_is_waived_with_it(database_url: str) -> None:
+    """And leaves what was spent after the reset where it is."""
+
+    async def work(at: Office) -> None:
+        await at.daily(20_000)
+        await at.world.talking(1)
+        await at.world.expired(1)
+        await at.quotas.reset("client1", "agreed", ["daily"])
+        assert await at.seconds() == (3_600, 3_600)
+        at.world.clock.now_ms += 1
+        await at.world.over(2, 1_000_000)
+        assert await at.seconds() == (4_600, 3_600)
+        await at.corrected(1, 10_000)
+        assert await at.seconds() == (1_010, 10)
+        assert await at.seconds(DAY[:7]) == (1_010, 0)  # the month was not reset
+
+    at_office(database_url, work)
+
+
+def test_a_call_from_before_a_reset_that_cost_more_is_waived_whole(database_url: str) -> None:
+    async def work(at: Office) -> None:
+        await at.daily(20_000)
+        await at.last_heard(1, 20_000)
+        at.world.clock.now_ms += 1
+        await at.quotas.reset("client1", "agreed")
+        await at.corrected(1, 50_000)
+        assert await at.seconds() == (50, 50)
+
+    at_office(database_url, work)
+
+
+def test_a_call_that_was_booked_after_a_reset_counts_though_it_ended_before(
+    database_url: str,
+) -> None:
+    """Nobody had heard of its end when the quota was reset: none of it was waived."""
+
+    async def work(at: Office) -> None:
+        await at.daily(20_000)
+        await at.world.over(1, 7_000)
+        await at.world.talking(2)
+        await at.world.apply(NodeHeard(NODE, NOW_MS + 25_000))
+        at.world.clock.now_ms += 60_000
+        await at.quotas.reset("client1", "agreed")
+        at.world.clock.now_ms += 60_000
+        await at.world.apply(Gone(call_id(2), at.world.clock.now_ms))
+        assert await at.seconds() == (27, 7)
+        await at.corrected(2, 4_000)
+        assert await at.seconds() == (11, 7)
+
+    at_office(database_url, work)
