@@ -9,6 +9,7 @@ from astcredit.domain.books import ClientBooks
 from astcredit.service.admin_ports import Client, RateTableHead
 from astcredit.service.catalog_rules import (
     ClientChange,
+    check_amounts,
     check_client_change,
     check_references,
     check_table_change,
@@ -51,8 +52,8 @@ class Administration(CatalogDesk):
     async def set_client(self, name: str, change: ClientChange) -> Client:
         """Change a client's settings.
 
-        Its currency cannot change once money was booked, and a prepaid client must be able to pay
-        what it has reserved.
+        Its currency cannot change once money was booked, nor without the amounts that are in it,
+        and a prepaid client must be able to pay what it has reserved.
         """
 
         async def set_() -> Client:
@@ -62,6 +63,7 @@ class Administration(CatalogDesk):
                 if new != old:
                     books = (await transaction.books.lock_clients([old.id]))[old.id]
                     await check_client_change(transaction, old, new, books)
+                    check_amounts(old, new, change)
                     await transaction.change_client(new)
                     await follow_quotas(transaction, new, books, self._now_ms())
                     await self.record(transaction, "set", "client", old, new)

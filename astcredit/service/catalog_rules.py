@@ -166,6 +166,27 @@ async def check_client_change(
         )
 
 
+def check_amounts(old: Client, new: Client, change: ClientChange) -> None:
+    """Refuse another currency that would leave an amount as it is: 50 EUR are not 50 JPY."""
+    for name, what in _AMOUNTS.items() if new.currency != old.currency else ():
+        amount = getattr(old, name)
+        if amount and getattr(change, name) is KEEP:
+            raise RefusedError(
+                f"client {old.name!r} has a {what} of {short_text(amount)} {old.currency}: say in"
+                f" the same command what it is in {new.currency}, or take it away first"
+            )
+
+
+_AMOUNTS: Final = {
+    "credit_limit": "credit limit",
+    "monthly_quota": "monthly quota",
+    "daily_quota": "daily quota",
+    "low_balance": "low balance",
+}
+"""A client's settings that are in its currency, and what people call them. Nothing is the same in
+all currencies."""
+
+
 def overdrawn(books: ClientBooks) -> bool:
     """Whether a prepaid client has reserved or spent what it does not have."""
     return books.kind is ClientKind.PREPAID and (books.available or 0) < 0

@@ -307,6 +307,31 @@ def test_a_currency_stays_once_money_or_rates_are_in_it(database_url: str) -> No
     at_office(database_url, work)
 
 
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ({"credit_limit": 5 * EUR}, "credit limit of 5.00 EUR"),
+        ({"monthly_quota": 5 * EUR}, "monthly quota of 5.00 EUR"),
+        ({"daily_quota": 5 * EUR}, "daily quota of 5.00 EUR"),
+        ({"low_balance": 5 * EUR}, "low balance of 5.00 EUR"),
+    ],
+)
+def test_no_amount_is_taken_over_into_another_currency(
+    sqlite_url: str, setting: dict[str, Any], said: str
+) -> None:
+    async def work(at: Office) -> None:
+        before = await at.admin.add_client("acme", ClientChange(**setting))
+        with pytest.raises(RefusedError, match=f"client 'acme' has a {said}: say .* in JPY"):
+            await at.admin.set_client("acme", ClientChange(currency="JPY"))
+        assert (await at.admin.client("acme")).client.currency == before.currency == "EUR"
+        named = await at.admin.set_client("acme", ClientChange(currency="JPY", **setting))
+        assert named.currency == "JPY"
+        await at.admin.set_client("acme", ClientChange(**dict.fromkeys(setting)))
+        assert (await at.admin.set_client("acme", ClientChange(currency="EUR"))).currency == "EUR"
+
+    at_office(sqlite_url, work)
+
+
 def test_a_prepaid_client_can_pay_what_it_has_reserved(database_url: str) -> None:
     """anna has two calls up: what they hold can be taken neither by a lower limit nor by an
     adjustment, and who owes cannot become prepaid."""
