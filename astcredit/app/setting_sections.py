@@ -202,7 +202,8 @@ class MailSettings:
     server: HostPort | None = _setting(
         kinds.optional_address(),
         "",
-        "The SMTP server for notifications. Without one they wait in the outbox.",
+        "The SMTP server for notifications. Without one they wait in the "
+        "outbox, and are given up after two days.",
     )
     tls: str = _setting(
         kinds.word("none", "starttls", "tls"),

@@ -3,7 +3,7 @@
 smtplib in a thread of its own for each mail: mails are few, its login and TLS are proven, and the
 event loop that answers calls never waits for it. The conversation is led step by step, because one
 question decides whether a mail may be sent again: had the server its last byte? Until then nothing
-was sent; after that only the server knows.
+was sent; after that only the server knows. So it is noted before that byte leaves.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from astcredit.domain.notices import one_line
 from astcredit.domain.text import printable
 from astcredit.service.errors import RefusedError
 from astcredit.service.notification_ports import (
+    HandOver,
     Mail,
     MailDelayedError,
     MailError,
@@ -65,14 +66,17 @@ class SmtpMailer:
         self._tls = _tls(settings)
         self._cut = asyncio.Event()
 
-    async def send(self, mail: Mail) -> Receipt:
-        """Hand a mail over. Raises the MailErrors."""
+    async def send(self, mail: Mail, hand_over: HandOver) -> Receipt:
+        """Hand a mail over, once `hand_over` has noted it. Raises the MailErrors."""
         try:
             message = compose(mail, self._settings, self._now_ms())
         except ValueError as error:
             raise MailRefusedError(str(error)) from error
+        note = partial(_wait_for, hand_over, asyncio.get_running_loop())
         conversation = _Conversation(self._settings, self._tls)
-        return await self._led(conversation, lambda: conversation.deliver(mail.recipients, message))
+        return await self._led(
+            conversation, lambda: conversation.deliver(mail.recipients, message, note)
+        )
 
     async def check(self) -> str:
         """Connect, encrypt and log in, and send nothing; who answered. Raises the MailErrors."""
@@ -132,13 +136,15 @@ class _Conversation:
         with self._connected():
             return "logged in" if self._settings.user else "answers"
 
-    def deliver(self, recipients: Sequence[str], message: bytes) -> Receipt:
-        """Hand the message over."""
+    def deliver(
+        self, recipients: Sequence[str], message: bytes, note: Callable[[], None]
+    ) -> Receipt:
+        """Hand the message over, after `note` has returned."""
         with self._connected() as smtp:
             _expect(smtp.mail(self._settings.sender))
-            taken, refused = _name_recipients(smtp, recipients)
-            self._hand_over(smtp, message)
-            return Receipt(tuple(taken), "; ".join(refused))
+            receipt = _name_recipients(smtp, recipients)
+            self._hand_over(smtp, message, note)
+            return receipt
 
     @contextmanager
     def _connected(self) -> Iterator[smtplib.SMTP]:
@@ -186,11 +192,12 @@ class _Conversation:
             smtp.login(settings.user, settings.password)
         return smtp
 
-    def _hand_over(self, smtp: smtplib.SMTP, message: bytes) -> None:
+    def _hand_over(self, smtp: smtplib.SMTP, message: bytes, note: Callable[[], None]) -> None:
         code, reply = smtp.docmd("DATA")
         if code != _START_INPUT:
             raise _refusal(code, reply)
         smtp.send(_LINE_BEGINS_WITH_DOT.sub(b"..", message))
+        note()
         with self._lock:
             if self._broken_off:
                 raise OSError("broken off")
@@ -202,22 +209,21 @@ class _Conversation:
             raise _refusal(code, reply)
 
 
-def _name_recipients(
-    smtp: smtplib.SMTP, recipients: Sequence[str]
-) -> tuple[Sequence[str], Sequence[str]]:
-    """Who may get the mail, and in words who not. Raises a MailError if nobody may."""
-    taken, refused, replies = [], [], []
+def _name_recipients(smtp: smtplib.SMTP, recipients: Sequence[str]) -> Receipt:
+    """Who may get the mail. Raises a MailError if nobody may."""
+    taken, refused, delayed, replies = [], [], [], []
     for recipient in recipients:
         code, reply = smtp.rcpt(recipient)
         if _is_done(code):
             taken.append(recipient)
         else:
             replies.append((code, reply))
+            delayed += [recipient] if code < _PERMANENT else []
             refused.append(f"not for {recipient}: {_reply(code, reply)}")
     if not taken:
         # If one may be taken later, all are tried again.
         raise _refusal(*min(replies, key=lambda each: each[0] >= _PERMANENT))
-    return taken, refused
+    return Receipt(tuple(taken), "; ".join(refused), tuple(delayed))
 
 
 def _is_done(code: int) -> bool:
@@ -268,6 +274,16 @@ def _tls(settings: MailSettings) -> ssl.SSLContext | None:
     except OSError as error:
         shown = printable(settings.ca_file)
         raise RefusedError(f"mail.ca_file {shown}: {error.strerror or error}") from error
+
+
+def _wait_for(hand_over: HandOver, loop: asyncio.AbstractEventLoop) -> None:
+    """Have the event loop note it, from a thread. Raises what that raises."""
+    noting = hand_over()
+    try:
+        asyncio.run_coroutine_threadsafe(noting, loop).result()
+    except RuntimeError:  # the loop is closed: the program has ended
+        noting.close()
+        raise
 
 
 async def _in_thread(work: Callable[[], T]) -> T:

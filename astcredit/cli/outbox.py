@@ -67,8 +67,8 @@ def list_(app: App, status: str | None, client: str | None, limit: int) -> None:
     """List notifications, the newest first.
 
     waiting: to be sent, or tried again at next_attempt. failed: given up. unsure: it may have been
-    sent or not, because the program or the connection ended in between; it is not sent again by
-    itself.
+    sent or not, because the program or the connection ended when the mail server may have had it
+    already; it is not sent again by itself.
 
     Example: astcredit outbox list --client acme
     """

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from astcredit.domain.alerts import AlertKind, Audience
 from astcredit.domain.notices import Notice, Template
@@ -56,17 +56,28 @@ class Mail:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """Who the server took a mail for, and in words for whom it did not."""
+    """Who the server took a mail for, and in words for whom it did not; `delayed` are those of
+    them that it may take later."""
 
     recipients: tuple[str, ...]
     refused: str = ""
+    delayed: tuple[str, ...] = ()
+
+
+HandOver: TypeAlias = Callable[[], Coroutine[None, None, None]]
+"""Notes that from now on a server may have a mail. Raises a StorageError if it must not have it:
+that cannot be noted, or it is another sender's."""
 
 
 class Mailer(Protocol):
     """Hands mails to a server."""
 
-    async def send(self, mail: Mail) -> Receipt:
-        """Hand a mail over; somebody at least gets it. Raises the MailErrors."""
+    async def send(self, mail: Mail, hand_over: HandOver) -> Receipt:
+        """Hand a mail over; somebody at least gets it.
+
+        `hand_over` is awaited before the last byte is sent; if it raises, nothing was sent. Raises
+        the MailErrors.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +86,7 @@ class Letter:
 
     `kind` and `audience` are as they stand in the row: another version of the program may have
     written it. `template` is the one of the client's reseller, else the deployment's, else None.
+    `taken_for` are the addresses that got it by an earlier attempt.
     """
 
     id: int
@@ -88,17 +100,20 @@ class Letter:
     currency: str
     email: str
     template: Template | None
+    taken_for: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of an attempt; `next_attempt_ms` None: there will be none by itself."""
+    """What became of an attempt; `next_attempt_ms` None: there will be none by itself. `taken_for`
+    are all the addresses that have got it by now."""
 
     status: MailStatus
     at_ms: int
     next_attempt_ms: int | None = None
     recipient: str = ""
     error: str = ""
+    taken_for: tuple[str, ...] = ()
 
 
 class Outbox(Protocol):
@@ -115,8 +130,17 @@ class Outbox(Protocol):
         """Write what became of an attempt. May be repeated; changes nothing where the row is no
         longer the sender's."""
 
-    async def abandon(self, now_ms: int) -> Sequence[str]:
-        """Mark as unsure what senders that are taken for dead left behind: their references."""
+    async def hand_over(self, letter: Letter, sender: str, now_ms: int) -> bool:
+        """Note that from now on a mail server may have it; False, and nothing noted, where the row
+        is no longer the sender's."""
+
+    async def abandon(self, now_ms: int) -> Mapping[str, MailStatus]:
+        """Take what senders that are taken for dead left behind: by reference, unsure if it was
+        handed over, waiting again if not."""
+
+    async def expire(self, due_before_ms: int) -> Sequence[str]:
+        """Give up some of what waits and was due before an instant: the references; none when all
+        is given up."""
 
     async def counts(self) -> Mapping[MailStatus, int]:
         """How many rows there are that are not sent, by status."""

@@ -1,8 +1,9 @@
 """Sending what waits in the outbox: each notification once, however many processes send.
 
-A row is claimed in a transaction of its own before anything is sent, and what became of it is
-written afterwards. Between the two the mail may have left: a row whose sender died there is
-`unsure` and waits for a person, because two mails are worse than one question.
+A row is claimed in a transaction of its own before anything is sent, what became of it is written
+afterwards, and in between, before the last byte of the mail is sent, that it is handed over. From
+there on the mail may have left: a row whose sender died then is `unsure` and waits for a person,
+because two mails are worse than one question. One whose sender died before waits again.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from typing import Final, Protocol
 
 from astcredit.domain.alerts import AlertKind, Audience
@@ -27,16 +30,22 @@ from astcredit.service.notification_ports import (
     MailStatus,
     Outbox,
     Outcome,
+    Receipt,
 )
 
 log = logging.getLogger(__name__)
 
 MINUTE_MS: Final = 60_000
+DAY_MS: Final = 24 * 60 * MINUTE_MS
 FIRST_PAUSE_MS: Final = MINUTE_MS
 LONGEST_PAUSE_MS: Final = 6 * 60 * MINUTE_MS
 MOST_ATTEMPTS: Final = 17
 """1, 2, 4, … 256 minutes, then six hours each: the last try is 50 hours after the first. Mail
 servers that are mended on Monday get what was due on Saturday."""
+
+PATIENCE_DAYS: Final = 2
+"""What was due for so long and not even tried is given up as what was tried for so long: without a
+mail server a month of mails would be sent, late and all at once, when there is one."""
 
 CLAIM_MS: Final = 15 * MINUTE_MS
 """A sender that has not said for so long what became of a row is dead. The longest that a server
@@ -110,17 +119,29 @@ class Postman:
 
         Raises StorageError when nothing can be claimed.
         """
-        for reference in await self._outbox.abandon(self._now_ms()):
-            self._observer.mail(MailStatus.UNSURE)
-            log.error(
-                "mail may have been sent or not",
-                extra={"action": "mail_unsure", "reference": reference, "error": "sender ended"},
-            )
+        await self._tidy()
         reachable = True
         while reachable and not stop.is_set() and (letter := await self._claimed()) is not None:
             reachable = await self._deliver(letter, stop)
         self._observer.outbox(await self._outbox.counts())
         return reachable
+
+    async def _tidy(self) -> None:
+        """Take what dead senders left behind, and give up what is too old."""
+        for reference, status in (await self._outbox.abandon(self._now_ms())).items():
+            unsure = status is MailStatus.UNSURE
+            self._observer.mail(status)
+            log.log(
+                logging.ERROR if unsure else logging.WARNING,
+                "mail may have been sent or not" if unsure else "mail not sent",
+                extra={"action": f"mail_{status}", "reference": reference, "error": "sender ended"},
+            )
+        too_old_ms = self._now_ms() - PATIENCE_DAYS * DAY_MS
+        while references := await self._outbox.expire(too_old_ms):
+            for reference in references:
+                self._observer.mail(MailStatus.FAILED)
+                extra = {"action": "mail_failed", "reference": reference, "error": "too old"}
+                log.warning("mail not sent", extra=extra)
 
     async def _claimed(self) -> Letter | None:
         now_ms = self._now_ms()
@@ -147,46 +168,72 @@ class Postman:
         try:
             mail = Mail(self._recipients(letter), _notice(letter), _key(letter))
         except ValueError as error:
-            return self._outcome(MailStatus.FAILED, str(error)), True
+            return self._failed(letter, str(error)), True
+        if not mail.recipients:  # the others are no administrators any more
+            return self._received(letter, Receipt(())), True
         recipient = ", ".join(mail.recipients)
         try:
-            receipt = await self._mailer.send(mail)
+            receipt = await self._mailer.send(mail, partial(self._hand_over, letter))
         except MailDelayedError as error:
-            return self._delayed(letter, recipient, error), not error.unreachable
+            return self._delayed(letter, recipient, str(error)), not error.unreachable
         except MailRefusedError as error:
-            return self._outcome(MailStatus.FAILED, str(error), recipient), True
+            return self._failed(letter, str(error), recipient), True
         except MailError as error:
-            return self._outcome(MailStatus.UNSURE, str(error), recipient), True
+            return self._outcome(letter, MailStatus.UNSURE, str(error), recipient), True
         except Exception as error:  # a fault of the program, after which the mail may have left
             log.exception("mailer failed", extra={"action": "mailer_failed"})
             text = f"{type(error).__name__}: {error}"
-            return self._outcome(MailStatus.UNSURE, text, recipient), True
-        sent_to = ", ".join(receipt.recipients)
-        return self._outcome(MailStatus.SENT, receipt.refused, sent_to), True
+            return self._outcome(letter, MailStatus.UNSURE, text, recipient), True
+        if receipt.delayed:
+            taken_by_now = replace(letter, taken_for=letter.taken_for + receipt.recipients)
+            return self._delayed(taken_by_now, recipient, receipt.refused), True
+        return self._received(letter, receipt), True
+
+    async def _hand_over(self, letter: Letter) -> None:
+        if not await self._outbox.hand_over(letter, self._name, self._now_ms()):
+            raise StorageError("another sender has taken it over")
 
     def _recipients(self, letter: Letter) -> tuple[str, ...]:
-        """Who gets the letter. Raises ValueError if there is nobody."""
+        """Who is to get the letter and has not yet. Raises ValueError if nobody is."""
         if letter.audience == Audience.ADMIN:
             if not self._admins:
                 raise ValueError("no administrator's address is set (mail.admin)")
-            return tuple(map(mail_address, self._admins))
+            admins = map(mail_address, self._admins)
+            return tuple(admin for admin in admins if admin not in letter.taken_for)
         if not letter.email:
             raise ValueError("the client has no email address")
         return (mail_address(letter.email),)
 
-    def _delayed(self, letter: Letter, recipient: str, error: MailError) -> Outcome:
+    def _received(self, letter: Letter, receipt: Receipt) -> Outcome:
+        """Nobody is left who may get it later."""
+        sent_to = ", ".join(letter.taken_for + receipt.recipients)
+        return self._outcome(letter, MailStatus.SENT, receipt.refused, sent_to)
+
+    def _delayed(self, letter: Letter, recipient: str, error: str) -> Outcome:
         pause = pause_after(letter.attempts)
         if pause is None:
             text = f"given up after {letter.attempts} attempts: {error}"
-            return self._outcome(MailStatus.FAILED, text, recipient)
-        return self._outcome(MailStatus.WAITING, str(error), recipient, pause)
+            return self._failed(letter, text, recipient)
+        return self._outcome(letter, MailStatus.WAITING, error, recipient, pause)
+
+    def _failed(self, letter: Letter, error: str, recipient: str = "") -> Outcome:
+        """The end of it: failed for all, or sent to those that have got it before."""
+        if letter.taken_for:
+            return self._outcome(letter, MailStatus.SENT, error, ", ".join(letter.taken_for))
+        return self._outcome(letter, MailStatus.FAILED, error, recipient)
 
     def _outcome(
-        self, status: MailStatus, error: str, recipient: str = "", pause_ms: int | None = None
+        self,
+        letter: Letter,
+        status: MailStatus,
+        error: str,
+        recipient: str = "",
+        pause_ms: int | None = None,
     ) -> Outcome:
         now_ms = self._now_ms()
         following = None if pause_ms is None else now_ms + pause_ms
-        return Outcome(status, now_ms, following, recipient, one_line(error)[:MOST_ERROR])
+        text = one_line(error)[:MOST_ERROR]
+        return Outcome(status, now_ms, following, recipient, text, letter.taken_for)
 
     async def _report(self, letter: Letter, outcome: Outcome, stop: asyncio.Event) -> None:
         """Write an outcome, however long the database is away; at the program's end once more.

@@ -81,6 +81,7 @@ class SqlOutboxRows:
             "next_attempt": now_ms,
             "sender": "",
             "error": "",
+            "handed_over_at": None,
         }
         await self._connection.execute(update(astoutbox).where(astoutbox.c.id == id).values(values))
 

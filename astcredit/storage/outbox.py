@@ -9,7 +9,8 @@ deadlock.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from sqlalchemy import ColumnElement, Row, Select, func, or_, select, update
@@ -25,7 +26,14 @@ from astcredit.storage.tables import astclient, astoutbox, asttemplate, fit
 # at the next.
 CANDIDATES = 10
 
+AT_ONCE = 100
+"""Rows that are changed in one transaction: on SQLite no call is written meanwhile."""
+
 SENDER_ENDED = "the program ended while it was being sent"
+TOO_OLD = "given up: it was due for two days and not sent"
+
+BETWEEN = ", "
+"""Between addresses, of which none has one in it."""
 
 _NOT_SENT = tuple(status for status in MailStatus if status is not MailStatus.SENT)
 
@@ -39,7 +47,7 @@ class SqlOutbox:
     async def claim(self, sender: str, now_ms: int, until_ms: int) -> Letter | None:
         """A row that is due, now the sender's; one that was its own already comes first."""
         c = astoutbox.c
-        own = (c.status == MailStatus.SENDING) & (c.sender == sender)
+        own = (c.status == MailStatus.SENDING) & (c.sender == sender) & c.handed_over_at.is_(None)
         due = (c.status == MailStatus.WAITING) & (c.next_attempt <= now_ms)
         candidates = [*await self._ids(own, 1), *await self._ids(due, CANDIDATES)]
         if not candidates:
@@ -64,6 +72,8 @@ class SqlOutbox:
             "error": fit(astoutbox, "error", outcome.error),
             "sender": "" if waits else sender,
             "sent_at": outcome.at_ms if outcome.status is MailStatus.SENT else None,
+            "taken_for": BETWEEN.join(outcome.taken_for) or None,
+            **({"handed_over_at": None} if waits else {}),
         }
         async with self._database.transaction() as connection:
             row = await _locked(connection, letter.id)
@@ -72,21 +82,46 @@ class SqlOutbox:
             if unknown and (row.sender, row.attempts) == (sender, letter.attempts):
                 await _change(connection, letter.id, values)
 
-    async def abandon(self, now_ms: int) -> Sequence[str]:
-        """Mark rows as unsure whose senders should have reported by now; their references."""
+    async def hand_over(self, letter: Letter, sender: str, now_ms: int) -> bool:
+        """Note that a mail server may have the mail from now on, if the row is the sender's."""
+        async with self._database.transaction() as connection:
+            row = await _locked(connection, letter.id)
+            held = (row.status, row.sender, row.attempts)
+            if held != (MailStatus.SENDING, sender, letter.attempts):
+                return False
+            await _change(connection, letter.id, {"handed_over_at": now_ms})
+        return True
+
+    async def abandon(self, now_ms: int) -> Mapping[str, MailStatus]:
+        """Take the rows whose senders should have reported by now: what became of them."""
+        fates = {}
+        for row in await self._changed(MailStatus.SENDING, now_ms, partial(_left, now_ms)):
+            handed_over = row.handed_over_at is not None
+            fates[row.reference] = MailStatus.UNSURE if handed_over else MailStatus.WAITING
+        return fates
+
+    async def expire(self, due_before_ms: int) -> Sequence[str]:
+        """Give up some rows that wait and were due before that; their references."""
+        values = {"status": MailStatus.FAILED, "next_attempt": None, "error": TOO_OLD}
+        found = await self._changed(MailStatus.WAITING, due_before_ms, lambda _: values)
+        return [row.reference for row in found]
+
+    async def _changed(
+        self, status: MailStatus, before_ms: int, values: Callable[[Row[Any]], Mapping[str, Any]]
+    ) -> Sequence[Row[Any]]:
+        """Change rows of a status whose next attempt was before an instant; as they were."""
         c = astoutbox.c
-        ids = await self._ids((c.status == MailStatus.SENDING) & (c.next_attempt < now_ms), None)
+        ids = await self._ids((c.status == status) & (c.next_attempt < before_ms), AT_ONCE)
+        found: list[Row[Any]] = []
         if not ids:
-            return []
-        values = {"status": MailStatus.UNSURE, "next_attempt": None, "error": SENDER_ENDED}
-        left = []
+            return found
         async with self._database.transaction() as connection:
             for id in sorted(ids):
                 row = await _locked(connection, id)
-                if row.status == MailStatus.SENDING and row.next_attempt < now_ms:
-                    await _change(connection, id, values)
-                    left.append(row.reference)
-        return left
+                if row.status == status and row.next_attempt < before_ms:
+                    await _change(connection, id, values(row))
+                    found.append(row)
+        return found
 
     async def counts(self) -> Mapping[MailStatus, int]:
         """How many rows there are that are not sent, by status."""
@@ -96,11 +131,19 @@ class SqlOutbox:
             found = {row[0]: row[1] for row in await connection.execute(statement)}
         return {each: found.get(each, 0) for each in _NOT_SENT}
 
-    async def _ids(self, condition: ColumnElement[bool], most: int | None) -> Sequence[int]:
+    async def _ids(self, condition: ColumnElement[bool], most: int) -> Sequence[int]:
         c = astoutbox.c
         statement = select(c.id).where(condition).order_by(c.next_attempt, c.id).limit(most)
         async with self._database.reading() as connection:
             return [row[0] for row in await connection.execute(statement)]
+
+
+def _left(now_ms: int, row: Row[Any]) -> Mapping[str, Any]:
+    """What becomes of a row whose sender died: sent again, unless the mail may have left."""
+    if row.handed_over_at is not None:
+        return {"status": MailStatus.UNSURE, "next_attempt": None, "error": SENDER_ENDED}
+    waiting = {"status": MailStatus.WAITING, "next_attempt": now_ms, "sender": ""}
+    return {**waiting, "error": SENDER_ENDED}
 
 
 def _sending(sender: str, attempts: int, until_ms: int) -> Mapping[str, Any]:
@@ -109,6 +152,7 @@ def _sending(sender: str, attempts: int, until_ms: int) -> Mapping[str, Any]:
         "sender": sender,
         "attempts": attempts,
         "next_attempt": until_ms,
+        "handed_over_at": None,
     }
 
 
@@ -124,7 +168,7 @@ async def _change(connection: AsyncConnection, id: int, values: Mapping[str, Any
 
 async def _letter(connection: AsyncConnection, id: int) -> Letter:
     row = (await connection.execute(_LETTERS.where(astoutbox.c.id == id))).one()
-    id, reference, kind, audience, facts, *rest, reseller_id = row
+    id, reference, kind, audience, facts, *rest, reseller_id, taken_for = row
     attempts, created_at_ms, client, currency, email = rest
     return Letter(
         id,
@@ -138,6 +182,7 @@ async def _letter(connection: AsyncConnection, id: int) -> Letter:
         currency,
         email,
         await _template(connection, kind, audience, reseller_id),
+        tuple(filter(None, (taken_for or "").split(BETWEEN))),
     )
 
 
@@ -180,4 +225,5 @@ _LETTERS: Select[Any] = select(
     astclient.c.currency,
     astclient.c.email,
     astclient.c.reseller_id,
+    astoutbox.c.taken_for,
 ).join_from(astoutbox, astclient, astclient.c.id == astoutbox.c.client_id)

@@ -337,6 +337,8 @@ astoutbox = Table(
     Column("error", String(200), nullable=False, default=""),
     Column("date_created", Instant, nullable=False),
     Column("sent_at", Instant),
+    Column("handed_over_at", Instant),
+    Column("taken_for", Text),
 )
 
 astnode = Table(

@@ -20,7 +20,9 @@ from astcredit.app.smtp_mailer import SmtpMailer
 from astcredit.asterisk.simulator import SimulatedChannel
 from astcredit.service.errors import RefusedError
 from astcredit.service.notification_ports import MailStatus
+from astcredit.service.outbox_desk import OutboxDesk
 from astcredit.service.postman import MINUTE_MS, Postman
+from astcredit.storage.admin_notifications import SqlNotifications
 from astcredit.storage.database import Database
 from astcredit.storage.outbox import SqlOutbox
 from support.core import Clock, opened
@@ -222,45 +224,116 @@ def server_settings(server: HostPort) -> dict[str, str]:
     return {"mail_server": str(server), "mail_tls": "none", "mail_sender": SENDER}
 
 
+async def killed_while_sending(url: str, folder: Path, silent_at: str) -> int:
+    """The row of a mail whose sender was killed when the server fell silent at that step."""
+    async with post(url) as database, rude_server({silent_at: SILENCE}) as rude:
+        id = await due(database, next_attempt=now_ms())
+        with serving(url, folder, **server_settings(rude.place)) as server:
+            await asyncio.wait_for(rude.reached.wait(), WAIT_SECONDS)
+            server.process.send_signal(signal.SIGKILL)
+            await asyncio.to_thread(server.process.wait)
+        assert rude.messages == (silent_at == MESSAGE)
+        assert (await row(database, id))["status"] == "sending"
+        return id
+
+
+async def time_passes(url: str) -> None:
+    """More than a sender has: the test does not wait for it."""
+    async with opened(url) as database, database.transaction() as connection:
+        await connection.exec_driver_sql(
+            "UPDATE astoutbox SET next_attempt = '2020-01-01 00:00:00.000'"
+        )
+
+
+async def round_of_another(url: str, server: HostPort) -> str:
+    """What a round of another postman makes of the only mail."""
+    async with opened(url) as database:
+        await one_round(url, server, Clock(now_ms()))
+        return str((await rows(database))[0]["status"])
+
+
 def test_a_killed_process_leaves_its_mail_unsure_and_it_is_never_sent_twice(
     database_url: str, tmp_path: Path
 ) -> None:
     """The server has the whole mail when the sender is killed; the next process leaves it alone."""
     postbox = Postbox()
-
-    async def killed_while_sending() -> int:
-        async with post(database_url) as database, rude_server({MESSAGE: SILENCE}) as rude:
-            id = await due(database, next_attempt=now_ms())
-            with serving(database_url, tmp_path, **server_settings(rude.place)) as server:
-                await asyncio.wait_for(rude.reached.wait(), WAIT_SECONDS)
-                server.process.send_signal(signal.SIGKILL)
-                await asyncio.to_thread(server.process.wait)
-            assert rude.messages == 1
-            assert (await row(database, id))["status"] == "sending"
-            return id
-
-    async def time_passes() -> None:
-        """More than a sender has: the test does not wait for it."""
-        async with opened(database_url) as database, database.transaction() as connection:
-            await connection.exec_driver_sql(
-                "UPDATE astoutbox SET next_attempt = '2020-01-01 00:00:00.000'"
-            )
-
-    async def round_of_another(server: HostPort) -> str:
-        async with opened(database_url) as database:
-            await one_round(database_url, server, Clock(now_ms()))
-            return str((await rows(database))[0]["status"])
-
-    id = asyncio.run(killed_while_sending())
+    id = asyncio.run(killed_while_sending(database_url, tmp_path, MESSAGE))
     with smtp_server(postbox) as server:
-        assert asyncio.run(round_of_another(server)) == "sending"  # it may still be at it
-        asyncio.run(time_passes())
+        assert asyncio.run(round_of_another(database_url, server)) == "sending"  # it may be at it
+        asyncio.run(time_passes(database_url))
         for _ in range(2):
-            assert asyncio.run(round_of_another(server)) == "unsure"
+            assert asyncio.run(round_of_another(database_url, server)) == "unsure"
         assert postbox.taken == []
         astcredit(database_url, "outbox", "retry", str(id))  # a person has asked the client
-        assert asyncio.run(round_of_another(server)) == "sent"
+        assert asyncio.run(round_of_another(database_url, server)) == "sent"
     assert len(postbox.taken) == 1
+
+
+def test_a_mail_that_a_killed_process_had_not_handed_over_is_sent_by_another(
+    database_url: str, tmp_path: Path
+) -> None:
+    """The server fell silent before it had the mail: it cannot have sent it."""
+    postbox = Postbox()
+    asyncio.run(killed_while_sending(database_url, tmp_path, "DATA"))
+    asyncio.run(time_passes(database_url))
+    with smtp_server(postbox) as server:
+        for _ in range(2):
+            assert asyncio.run(round_of_another(database_url, server)) == "sent"
+    assert len(postbox.taken) == 1
+
+
+def test_an_administrator_who_is_busy_gets_the_mail_later_and_the_other_one_once(
+    database_url: str,
+) -> None:
+    clock = Clock()
+    refused = {ADMIN: "450 greylisted"}
+    postbox = Postbox(answer_recipient=lambda address: refused.get(address))
+
+    async def work(server: HostPort) -> None:
+        async with post(database_url) as database:
+            id = await due(database, audience="admin")
+            settings = mail_settings(server, admin=(ADMIN, "noc2@example.com"))
+            mailer = SmtpMailer(settings, clock)
+            observer = PostCounter(Metrics())
+            man = Postman(SqlOutbox(database), mailer, settings.admin, sender_name, clock, observer)
+            await man.round(asyncio.Event())
+            found = await row(database, id)
+            assert (found["status"], found["taken_for"]) == ("waiting", "noc2@example.com")
+            assert found["error"] == f"not for {ADMIN}: 450 greylisted"
+            refused.clear()
+            clock.now_ms += MINUTE_MS
+            await man.round(asyncio.Event())
+            found = await row(database, id)
+            assert (found["status"], found["recipient"]) == ("sent", f"noc2@example.com, {ADMIN}")
+
+    with smtp_server(postbox) as server:
+        asyncio.run(work(server))
+    assert [taken.recipients for taken in postbox.taken] == [("noc2@example.com",), (ADMIN,)]
+
+
+def test_mails_of_a_month_without_a_server_are_given_up_but_for_the_last_two_days(
+    database_url: str,
+) -> None:
+    """A person may let one be sent all the same."""
+    postbox, clock = Postbox(), Clock()
+    day_ms = 24 * 60 * MINUTE_MS
+
+    async def work(server: HostPort) -> None:
+        async with post(database_url) as database:
+            at_ms = [clock.now_ms - days * day_ms for days in (30, 10, 3, 1)]
+            ids = [await due(database, f"r{at}", next_attempt=at, date_created=at) for at in at_ms]
+            assert await one_round(database_url, server, clock)
+            states = [(await row(database, id))["status"] for id in ids]
+            assert states == ["failed", "failed", "failed", "sent"]
+            assert "due for two days" in (await row(database, ids[0]))["error"]
+            desk = OutboxDesk(SqlNotifications(database), "me@here", clock)
+            await desk.retry(ids[0])
+            await one_round(database_url, server, clock)
+            assert (await row(database, ids[0]))["status"] == "sent"
+
+    with smtp_server(postbox) as server:
+        asyncio.run(work(server))
+    assert len(postbox.taken) == 2
 
 
 def test_from_a_call_that_uses_a_quota_up_to_two_mailboxes(

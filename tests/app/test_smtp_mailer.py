@@ -16,7 +16,7 @@ from astcredit.app.setting_kinds import HostPort
 from astcredit.app.setting_sections import MailSettings
 from astcredit.app.smtp_mailer import MOST_REPLY, SmtpMailer
 from astcredit.domain.notices import Notice
-from astcredit.service.errors import RefusedError
+from astcredit.service.errors import RefusedError, TransientError
 from astcredit.service.notification_ports import (
     Mail,
     MailDelayedError,
@@ -54,9 +54,13 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
     return make_certificate(tmp_path_factory.mktemp("tls"))
 
 
+async def noted() -> None:
+    """Nobody has to know that a mail is handed over."""
+
+
 def send(settings: MailSettings, mail: Mail = MAIL) -> Receipt:
     async def run() -> Receipt:
-        return await SmtpMailer(settings, Clock()).send(mail)
+        return await SmtpMailer(settings, Clock()).send(mail, noted)
 
     return asyncio.run(run())
 
@@ -191,6 +195,16 @@ def test_a_mail_that_is_refused_when_it_was_read(answer: str, kind: type[MailErr
     assert (type(error), str(error)) == (kind, answer)
 
 
+def test_a_recipient_that_is_busy_is_named_beside_one_that_is_not() -> None:
+    answers = refusing(anna="450 greylisted", bob="550 no such user")
+    postbox = Postbox(answer_recipient=answers)
+    carl = "carl@example.com"
+    with smtp_server(postbox) as server:
+        receipt = send(mail_settings(server), Mail((ANNA, BOB, carl), MAIL.notice, "k"))
+    said = f"not for {ANNA}: 450 greylisted; not for {BOB}: 550 no such user"
+    assert receipt == Receipt((carl,), said, (ANNA,))
+
+
 def test_nobody_listens() -> None:
     error = failure(mail_settings(HostPort("127.0.0.1", free_port())))
     assert isinstance(error, MailDelayedError)
@@ -213,7 +227,7 @@ def outcome(answers: dict[str, str]) -> tuple[MailError, int]:
 
     async def work(rude: RudeServer, mailer: SmtpMailer) -> tuple[MailError, int]:
         with pytest.raises(MailError) as caught:
-            await mailer.send(MAIL)
+            await mailer.send(MAIL, noted)
         return caught.value, rude.messages
 
     return with_rude_server(answers, work)
@@ -241,10 +255,32 @@ def test_after_the_message_only_the_server_knows() -> None:
     assert messages == 1
 
 
+def test_a_mail_is_noted_when_all_but_its_end_is_sent() -> None:
+    """And is not completed where that cannot be noted."""
+
+    async def work(rude: RudeServer, mailer: SmtpMailer) -> None:
+        seen = []
+
+        async def note() -> None:
+            seen.append(rude.messages)
+
+        async def away() -> None:
+            raise TransientError("the database is away")
+
+        await mailer.send(MAIL, note)
+        assert (seen, rude.messages) == ([0], 1)
+        with pytest.raises(MailDelayedError, match="the database is away") as caught:
+            await mailer.send(MAIL, away)
+        assert caught.value.unreachable
+        assert rude.messages == 1
+
+    with_rude_server({}, work)
+
+
 @pytest.mark.parametrize("farewell", [CLOSE, "500 what", "250 OK"])
 def test_a_server_that_took_the_mail_may_leave_as_it_likes(farewell: str) -> None:
     async def work(rude: RudeServer, mailer: SmtpMailer) -> None:
-        assert await mailer.send(MAIL) == Receipt((ANNA,))
+        assert await mailer.send(MAIL, noted) == Receipt((ANNA,))
         assert rude.messages == 1
 
     with_rude_server({"QUIT": farewell}, work)
@@ -255,7 +291,7 @@ def test_a_server_that_falls_silent_is_left_when_the_program_ends(step: str) -> 
     """And it is known whether the mail may have been sent, without waiting for the server."""
 
     async def work(rude: RudeServer, mailer: SmtpMailer) -> MailError:
-        sending = asyncio.create_task(mailer.send(MAIL))
+        sending = asyncio.create_task(mailer.send(MAIL, noted))
         await rude.reached.wait()
         mailer.cut()
         with pytest.raises(MailError, match="the program ends") as caught:
@@ -270,7 +306,7 @@ def test_a_mail_after_the_end_is_not_begun() -> None:
     async def work(rude: RudeServer, mailer: SmtpMailer) -> int:
         mailer.cut()
         with pytest.raises(MailDelayedError):
-            await mailer.send(MAIL)
+            await mailer.send(MAIL, noted)
         return rude.messages
 
     assert with_rude_server({}, work) == 0
@@ -295,7 +331,7 @@ def test_what_was_broken_off_is_not_completed_a_moment_later() -> None:
     server = Server()
     conversation = smtp_mailer._Conversation(mail_settings(HostPort("127.0.0.1", 25)), None)
     with pytest.raises(OSError, match="broken off"):
-        conversation._hand_over(server, b"Hello\r\n")
+        conversation._hand_over(server, b"Hello\r\n", lambda: None)
     assert server.got == b"Hello\r\n"
 
 
@@ -303,7 +339,7 @@ def test_a_server_that_takes_too_long_is_left(monkeypatch: pytest.MonkeyPatch) -
     async def work(rude: RudeServer, mailer: SmtpMailer) -> None:
         monkeypatch.setattr(asyncio, "wait", no_patience)
         with pytest.raises(MailDelayedError, match="no end after 120 seconds"):
-            await mailer.send(MAIL)
+            await mailer.send(MAIL, noted)
 
     async def no_patience(waited: set[asyncio.Future[Any]], **_: Any) -> tuple[Any, Any]:
         """The time is over at once."""

@@ -15,6 +15,7 @@ from astcredit.domain.notices import SAMPLES, Template
 from astcredit.service import postman as postman_module
 from astcredit.service.errors import CommitUnknown, StorageError, TransientError
 from astcredit.service.notification_ports import (
+    HandOver,
     Letter,
     Mail,
     MailDelayedError,
@@ -66,7 +67,12 @@ class MemoryOutbox:
     outcomes: list[tuple[int, Outcome]] = field(default_factory=list)
     senders: list[str] = field(default_factory=list)
     until: list[int] = field(default_factory=list)
-    dead: list[str] = field(default_factory=list)
+    dead: dict[str, MailStatus] = field(default_factory=dict)
+    old: list[str] = field(default_factory=list)
+    noted: list[int] = field(default_factory=list)
+    lost: bool = False
+    """Another sender has taken the rows over."""
+    due_before: int = 0
     trouble: dict[str, list[Exception]] = field(default_factory=dict)
 
     def _fails(self, method: str) -> None:
@@ -83,10 +89,19 @@ class MemoryOutbox:
         self._fails("report")
         self.outcomes.append((letter.id, outcome))
 
-    async def abandon(self, now_ms: int) -> Sequence[str]:
+    async def hand_over(self, letter: Letter, sender: str, now_ms: int) -> bool:
+        self._fails("hand_over")
+        self.noted.append(letter.id)
+        return not self.lost
+
+    async def abandon(self, now_ms: int) -> Mapping[str, MailStatus]:
         self._fails("abandon")
-        dead, self.dead = self.dead, []
+        dead, self.dead = self.dead, {}
         return dead
+
+    async def expire(self, due_before_ms: int) -> Sequence[str]:
+        self.due_before = due_before_ms
+        return [self.old.pop()] if self.old else []
 
     async def counts(self) -> Mapping[MailStatus, int]:
         return {MailStatus.WAITING: len(self.letters)}
@@ -100,7 +115,11 @@ class FakeMailer:
     mails: list[Mail] = field(default_factory=list)
     meanwhile: Callable[[], None] = lambda: None
 
-    async def send(self, mail: Mail) -> Receipt:
+    async def send(self, mail: Mail, hand_over: HandOver) -> Receipt:
+        try:
+            await hand_over()
+        except StorageError as error:
+            raise MailDelayedError(str(error), unreachable=True) from error
         self.mails.append(mail)
         self.meanwhile()
         if answer := self.answers.get(mail.recipients[0]):
@@ -246,7 +265,7 @@ def test_what_is_refused_or_unsure_is_not_sent_again(
 
 def test_a_recipient_that_was_not_taken_is_noted_beside_one_that_was() -> None:
     class Half(FakeMailer):
-        async def send(self, mail: Mail) -> Receipt:
+        async def send(self, mail: Mail, hand_over: HandOver) -> Receipt:
             return Receipt(mail.recipients[1:], "not for a@x.example: 550 no")
 
     at = one_round(letter(audience="admin"), mailer=Half(), admins=("a@x.example", "b@x.example"))
@@ -383,11 +402,93 @@ def test_after_a_fault_of_the_program_no_mail_is_sent_again(
 
 def test_what_dead_senders_left_is_told(caplog: pytest.LogCaptureFixture) -> None:
     at = scene()
-    at.outbox.dead = ["quota:1:2026-11:80:client"]
-    with caplog.at_level(logging.ERROR):
+    at.outbox.dead = {"quota:1:80": MailStatus.UNSURE, "quota:1:100": MailStatus.WAITING}
+    with caplog.at_level(logging.WARNING):
         asyncio.run(at.postman.round(at.stop))
-    assert at.seen.mails == {"unsure": 1}
-    assert [vars(record)["reference"] for record in caplog.records] == ["quota:1:2026-11:80:client"]
+    assert at.seen.mails == {"unsure": 1, "waiting": 1}
+    said = [(r.levelname, vars(r)["action"], vars(r)["reference"]) for r in caplog.records]
+    assert said == [
+        ("ERROR", "mail_unsure", "quota:1:80"),
+        ("WARNING", "mail_waiting", "quota:1:100"),
+    ]
+
+
+def test_what_nobody_sent_for_two_days_is_given_up_before_anything_is_sent(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    at = scene(letter(1))
+    at.outbox.old = ["b", "a"]
+    with caplog.at_level(logging.WARNING):
+        asyncio.run(at.postman.round(at.stop))
+    assert at.seen.mails == {"failed": 2, "sent": 1}
+    assert [vars(record)["reference"] for record in caplog.records] == ["a", "b"]
+    assert at.outbox.due_before == NOW_MS - 48 * HOUR_MS
+
+
+def test_a_mail_is_noted_before_it_is_handed_over() -> None:
+    at = scene(letter(1), letter(2))
+    at.mailer.meanwhile = lambda: at.outbox.noted.append(0)
+    asyncio.run(at.postman.round(at.stop))
+    assert at.outbox.noted == [1, 0, 2, 0]
+
+
+def test_a_mail_that_another_sender_has_is_not_handed_over() -> None:
+    at = scene(letter(1))
+    at.outbox.lost = True
+    asyncio.run(at.postman.round(at.stop))
+    assert at.mailer.mails == []
+    assert at.fates == [(1, "waiting")]  # which is not written: the row is the other's
+
+
+class Choosy(FakeMailer):
+    """Takes mails for b only, as long as a is busy."""
+
+    def __init__(self, busy: bool = True) -> None:
+        super().__init__()
+        self.busy = busy
+
+    async def send(self, mail: Mail, hand_over: HandOver) -> Receipt:
+        self.mails.append(mail)
+        taken = tuple(r for r in mail.recipients if r[0] == "b" or not self.busy)
+        late = tuple(r for r in mail.recipients if r not in taken)
+        if not taken:
+            raise MailDelayedError("450 busy")
+        return Receipt(taken, "not for …" if late else "", late)
+
+
+ADMINS = ("a@x.example", "b@x.example")
+
+
+def test_an_administrator_who_is_busy_is_tried_again_and_no_other() -> None:
+    made = letter(audience="admin")
+    first = one_round(made, mailer=Choosy(), admins=ADMINS)
+    ((_, outcome),) = first.outbox.outcomes
+    assert outcome == Outcome(
+        MailStatus.WAITING,
+        NOW_MS,
+        NOW_MS + MINUTE_MS,
+        "a@x.example, b@x.example",
+        "not for …",
+        ("b@x.example",),
+    )
+    again = replace(made, attempts=2, taken_for=outcome.taken_for)
+    busy = one_round(again, mailer=Choosy(), admins=ADMINS)
+    assert busy.outbox.outcomes[0][1].taken_for == ("b@x.example",)
+    at = one_round(again, mailer=Choosy(busy=False), admins=ADMINS)
+    assert [mail.recipients for mail in at.mailer.mails] == [("a@x.example",)]
+    ((_, outcome),) = at.outbox.outcomes
+    assert (outcome.status, outcome.recipient) == (MailStatus.SENT, "b@x.example, a@x.example")
+
+
+def test_what_some_have_got_is_sent_when_the_others_are_given_up() -> None:
+    made = letter(audience="admin", attempts=MOST_ATTEMPTS, taken_for=("b@x.example",))
+    ((_, outcome),) = one_round(made, mailer=Choosy(), admins=ADMINS).outbox.outcomes
+    text = f"given up after {MOST_ATTEMPTS} attempts: 450 busy"
+    taken = ("b@x.example",)
+    assert outcome == Outcome(MailStatus.SENT, NOW_MS, None, "b@x.example", text, taken)
+    gone = one_round(made, mailer=Choosy(), admins=("b@x.example",))
+    assert gone.mailer.mails == []
+    assert gone.fates == [(1, "sent")]
 
 
 def test_the_wait_ends_when_the_program_does() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from astcredit.service.notification_ports import (
 from astcredit.service.outbox_desk import OutboxDesk
 from astcredit.storage.admin_notifications import SqlNotifications
 from astcredit.storage.database import Database
-from astcredit.storage.outbox import SENDER_ENDED, SqlOutbox
+from astcredit.storage.outbox import AT_ONCE, SENDER_ENDED, TOO_OLD, SqlOutbox
 from support.calls import query
 from support.core import NOW_MS, Clock, opened
 from support.outbox import FACTS, due, post, row, rows, set_client
@@ -173,13 +174,14 @@ def test_only_its_sender_says_what_became_of_a_row(database_url: str) -> None:
     at_post(database_url, work)
 
 
-def test_what_dead_senders_left_is_unsure_and_not_sent_again(database_url: str) -> None:
+def test_what_dead_senders_handed_over_is_unsure_and_not_sent_again(database_url: str) -> None:
     async def work(database: Database, outbox: SqlOutbox) -> None:
         id = await due(database)
         letter = await claimed(outbox)
-        assert await outbox.abandon(UNTIL_MS) == []
-        assert await outbox.abandon(UNTIL_MS + 1) == [letter.reference]
-        assert await outbox.abandon(UNTIL_MS + 1) == []
+        assert await outbox.hand_over(letter, "one", NOW_MS)
+        assert await outbox.abandon(UNTIL_MS) == {}
+        assert await outbox.abandon(UNTIL_MS + 1) == {letter.reference: MailStatus.UNSURE}
+        assert await outbox.abandon(UNTIL_MS + 1) == {}
         found = await row(database, id)
         assert (found["status"], found["error"]) == ("unsure", SENDER_ENDED)
         assert found["next_attempt"] is None
@@ -188,6 +190,67 @@ def test_what_dead_senders_left_is_unsure_and_not_sent_again(database_url: str) 
         # The sender was only slow: it knows what became of it.
         await outbox.report(letter, "one", SENT)
         assert (await row(database, id))["status"] == "sent"
+
+    at_post(database_url, work)
+
+
+def test_what_dead_senders_had_not_handed_over_is_sent_by_another(database_url: str) -> None:
+    async def work(database: Database, outbox: SqlOutbox) -> None:
+        id = await due(database)
+        letter = await claimed(outbox)
+        assert await outbox.abandon(UNTIL_MS + 1) == {letter.reference: MailStatus.WAITING}
+        found = await row(database, id)
+        assert (found["status"], found["sender"], found["error"]) == ("waiting", "", SENDER_ENDED)
+        again = await outbox.claim("two", UNTIL_MS + 1, UNTIL_MS * 2)
+        assert again is not None
+        assert again.attempts == 2
+        # The first one was only slow: it may not hand the mail over any more.
+        assert not await outbox.hand_over(letter, "one", UNTIL_MS + 2)
+        assert (await row(database, id))["handed_over_at"] is None
+        assert await outbox.hand_over(again, "two", UNTIL_MS + 2)
+        assert (await row(database, id))["handed_over_at"] == UNTIL_MS + 2
+
+    at_post(database_url, work)
+
+
+def test_what_was_handed_over_is_not_claimed_again_by_its_sender(database_url: str) -> None:
+    async def work(database: Database, outbox: SqlOutbox) -> None:
+        await due(database)
+        letter = await claimed(outbox)
+        await outbox.hand_over(letter, "one", NOW_MS)
+        assert await claim(outbox) is None
+
+    at_post(database_url, work)
+
+
+def test_who_has_got_a_mail_is_remembered_while_it_waits(database_url: str) -> None:
+    async def work(database: Database, outbox: SqlOutbox) -> None:
+        id = await due(database)
+        letter = await claimed(outbox)
+        await outbox.hand_over(letter, "one", NOW_MS)
+        taken = tuple(f"noc{n}@{'long-' * 40}.example" for n in range(9))
+        partly = Outcome(MailStatus.WAITING, NOW_MS, NOW_MS, "noc", "450 busy", taken)
+        await outbox.report(letter, "one", partly)
+        assert (await row(database, id))["handed_over_at"] is None
+        again = await claimed(outbox)
+        assert again == replace(letter, attempts=2, taken_for=taken)
+
+    at_post(database_url, work)
+
+
+def test_what_is_due_for_too_long_is_given_up(database_url: str) -> None:
+    async def work(database: Database, outbox: SqlOutbox) -> None:
+        for number in range(AT_ONCE + 20):
+            await due(database, f"r{number:03}", next_attempt=NOW_MS - 1)
+        fresh = await due(database, "fresh", next_attempt=NOW_MS)
+        other = await due(database, "other", next_attempt=NOW_MS - 1, status="sending", sender="x")
+        given_up = [await outbox.expire(NOW_MS) for _ in range(3)]
+        assert [len(references) for references in given_up] == [AT_ONCE, 20, 0]
+        found = {each["id"]: each for each in await rows(database)}
+        assert (found[fresh]["status"], found[other]["status"]) == ("waiting", "sending")
+        failed = [each for each in found.values() if each["status"] == "failed"]
+        assert len(failed) == AT_ONCE + 20
+        assert {(each["error"], each["next_attempt"]) for each in failed} == {(TOO_OLD, None)}
 
     at_post(database_url, work)
 

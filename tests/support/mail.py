@@ -258,8 +258,9 @@ class RudeServer:
                 return
             writer.write(f"{answer}\r\n".encode())
             if command == "DATA" and answer.startswith("354"):
-                while await reader.readline() not in (b".\r\n", b""):
-                    pass
+                while (line := await reader.readline()) != b".\r\n":
+                    if not line:
+                        return
                 command = MESSAGE
                 continue
             line = await reader.readline()
