@@ -37,9 +37,9 @@ class Usage:
     """What a client used in one period, as the row of astquota that its client's lock guards.
 
     `waived` is what calls cost that were booked before the last reset (`reset_ms`) and counts no
-    longer. `told` is the highest threshold
-    of which was told. `quota` is the one that the row was last written with. `blocked_ms`: since
-    when calls that have ended leave nothing, whatever is reserved; None: they leave something.
+    longer. `told` is the highest threshold of which was told. `quota` is the one that the row was
+    last written with. `blocked_ms`: since when calls that have ended leave nothing, whatever is
+    reserved; None: they leave something.
     """
 
     quota: Micros | None = None

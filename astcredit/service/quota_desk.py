@@ -212,11 +212,11 @@ async def _usages(
 async def _countable(
     transaction: AdminTransaction, books: ClientBooks, current: Collection[str]
 ) -> set[ClientPeriod]:
-    """The periods of the client's open calls, unless they are counted already, and those of its
-    ended ones from the first of these and of the current ones on."""
+    """The current periods, those of the client's open calls, unless they are counted already, and
+    those of its ended calls from the first of these days on."""
     periods = set(current)
     if not (books.quotas or books.quota_counted):
         periods |= set(await transaction.quotas.count_open(books.id))
-    month, day = (min(p for p in periods if is_month(p) is wanted) for wanted in (True, False))
-    periods |= set(await transaction.quotas.periods_from(books.id, month, day))
+    first = min(period for period in periods if not is_month(period))
+    periods |= set(await transaction.quotas.periods_from(books.id, first))
     return {(books.id, period) for period in periods}

@@ -70,9 +70,9 @@ class QuotaStore(Protocol):
         """Have the client's open calls counted in the periods in which they began; all periods
         of its open calls. To be asked once the client is locked."""
 
-    async def periods_from(self, client_id: int, month: str, day: str) -> Collection[str]:
-        """The months and the days, from these on, in which calls of the client began that have
-        ended. To be asked once the client is locked."""
+    async def periods_from(self, client_id: int, day: str) -> Collection[str]:
+        """The days from this one on, and the months that these are in, in which calls of the client
+        began that have ended. To be asked once the client is locked."""
 
     async def sums(self, client_id: int, period: str) -> tuple[Micros, Micros]:
         """Price of the client's calls of a period that have ended, and what its open calls that

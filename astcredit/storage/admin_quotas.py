@@ -78,18 +78,18 @@ class SqlQuotas:
         )
         return {period for row in rows for period in row if period is not None}
 
-    async def periods_from(self, client_id: int, month: str, day: str) -> Collection[str]:
-        """The months and the days from these on that the client's ended calls are of."""
+    async def periods_from(self, client_id: int, day: str) -> Collection[str]:
+        """The days from this one on, and their months, that the client's ended calls are of."""
         c = astcdr.c
-        begin, _ = bounds(month, "UTC")
+        begin, _ = bounds(day, "UTC")
         statement = select(c.quota_month, c.quota_day).where(
             c.client_id == client_id,
             # An index has the instants, and none the periods.
             c.date_created >= begin - DAY_MS,
             c.price.is_not(None),
         )
-        rows = (await self._connection.execute(statement.distinct())).all()
-        return {row[0] for row in rows if row[0] >= month} | {r[1] for r in rows if r[1] >= day}
+        rows = await self._connection.execute(statement.distinct())
+        return {period for row in rows if row[1] >= day for period in row}
 
     async def sums(self, client_id: int, period: str) -> tuple[Micros, Micros]:
         """What the client's calls of a period cost, and what its open ones have reserved."""

@@ -176,10 +176,10 @@ class Desk:
                 found.update(self.kept.cdrs[id].calendar)
         return found
 
-    async def periods_from(self, client_id: int, month: str, day: str) -> Collection[str]:
+    async def periods_from(self, client_id: int, day: str) -> Collection[str]:
         ended = [c for c in self.kept.cdrs.values() if c.price is not None]
-        mine = {p for c in ended if c.client_id == client_id for p in c.calendar}
-        return {p for p in mine if p >= (month if len(p) == len(month) else day)}
+        mine = {c.calendar for c in ended if c.client_id == client_id}
+        return {period for month, its_day in mine if its_day >= day for period in (month, its_day)}
 
     async def sums(self, client_id: int, period: str) -> tuple[int, int]:
         cdrs = [c for c in self.kept.cdrs.values() if c.client_id == client_id]
