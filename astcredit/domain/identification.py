@@ -1,8 +1,10 @@
 """Who is calling: the account that answers to what is known of a call's origin.
 
-An account that the dialplan names, by an ident or by its own name, counts alone. Else the first of
-these that finds an account: the accountcode and then the PJSIP endpoint, as names; the address from
-which the signalling came; the caller's number. Of the accounts that one of these finds, the best is
+An account that the script names counts alone: the one of that own name, else one with that ident.
+So the own name of an account, with which AC_PAYER names it, always means that account. Without a
+name the first of these that finds an account: the accountcode and then the PJSIP endpoint, as
+idents; the address from which the signalling came; the caller's number. Of the accounts that one of
+these finds, the best is
 
 1. the one with the most specific ident: the smallest network; a whole number before a prefix, the
    longest prefix first;
@@ -259,6 +261,9 @@ class Identities:
 
         An account with a tech prefix matches only numbers that begin with it. None: nobody's call.
         """
+        named = self._named(origin.account, number) if origin.account else None
+        if named is not None:
+            return named
         node = origin.node
         for by, port, slot in self._met(origin):
             entry = slot.find(number, node, port)
@@ -266,7 +271,7 @@ class Identities:
                 account, ident = entry.account, entry.ident
                 rest = number[len(account.tech_prefix) :]
                 return Identified(account, rest, ident.text, ident.kind, by)
-        return self._named(origin.account, number) if origin.account else None
+        return None
 
     def _named(self, name: str, number: str) -> Identified | None:
         """The account that the script calls by its own name, whatever else it is recognised by.
@@ -283,14 +288,16 @@ class Identities:
 
         Exactly one of them is chosen if `find` finds an account, else none.
         """
+        named = self._by_name.get(origin.account) if origin.account else None
         best: dict[int, Contender] = {}
-        for contender in self._contenders(origin, number):
+        for contender in self._contenders(origin, number, by_own_name=named is not None):
+            if contender.account is named:
+                continue
             other = best.setdefault(contender.account.id, contender)
             if contender.rank < other.rank:
                 best[contender.account.id] = contender
         contenders = sorted(best.values(), key=lambda contender: contender.rank)
         found = [contender.considered(contenders[0]) for contender in contenders]
-        named = None if origin.account in self._names else self._by_name.get(origin.account)
         if named is not None:
             why = "the script names the account itself, which counts alone"
             found.insert(0, Considered(named, named.name, True, why))
@@ -301,7 +308,7 @@ class Identities:
         return self._met_named(origin) if origin.account else self._met_unnamed(origin)
 
     def _met_named(self, origin: Origin) -> Iterator[_Met]:
-        """The slot of the account that the script names."""
+        """The slot of the accounts that have as an ident what the script names."""
         slot = self._names.get(origin.account)
         if slot is not None:
             yield "account", None, slot
@@ -327,10 +334,11 @@ class Identities:
                 if (start := digits[:length]) in table:
                     yield "caller's number", None, table[start]
 
-    def _contenders(self, origin: Origin, number: str) -> Iterator[Contender]:
-        """Each entry that an origin meets, whether it fits or not."""
+    def _contenders(self, origin: Origin, number: str, *, by_own_name: bool) -> Iterator[Contender]:
+        """Each entry that an origin meets, whether it fits or not. `by_own_name`: the script names
+        an account by its own name."""
         for by, port, slot in chain(self._met_named(origin), self._met_unnamed(origin)):
-            passed_over = origin.account != "" and by != "account"
+            passed_over = by_own_name or (origin.account != "" and by != "account")
             for entry in slot.entries():
                 yield Contender(
                     by, entry.account, entry.ident, port, number, origin.node, passed_over

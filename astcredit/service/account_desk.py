@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from astcredit.domain.accounts import IdentKind
 from astcredit.domain.calls import Origin
 from astcredit.domain.numbers import Numbering
 from astcredit.service.account_csv import AccountSheet
@@ -162,11 +163,13 @@ async def _check_references(transaction: AdminTransaction, account: Account, own
 
 
 async def _check_ties(transaction: AdminTransaction, account: Account) -> None:
-    """Refuse an account that would answer to calls of another."""
-    others: dict[str, Account] = {}
+    """Refuse an account that would answer to calls of another, or to its name."""
+    accounts = transaction.accounts
+    others = list(await accounts.identified_by(IdentKind.NAME, account.name))
     for ident in account.idents:
-        for other in await transaction.accounts.identified_by(account.ident_by, ident):
-            others[other.name] = other
-    others.pop(account.name, None)
-    for _, error in ties([account], others.values()):
+        others += await accounts.identified_by(account.ident_by, ident)
+        namesake = await accounts.named(ident)
+        if namesake is not None:
+            others.append(namesake)
+    for _, error in ties([account], [one for one in others if one.name != account.name]):
         raise error

@@ -380,6 +380,34 @@ def test_what_is_no_ident_is_refused() -> None:
         Identities.of([account(1, "name", "x"), account(1, "name", "y")])
 
 
+# The name that the script gives
+
+
+@pytest.mark.parametrize("order", [0, 1])
+def test_a_script_names_accounts_by_their_own_names_before_their_idents(order: int) -> None:
+    """A database may have such a pair from before it was refused: AC_PAYER of the first is its own
+    name, and must not make the other pay."""
+    pair = [account(1, "ip", "10.0.0.5"), account(2, "name", "acc1;b")]
+    identities = Identities.of(pair[:: 1 - 2 * order])
+    named = identities.find(origin("10.0.0.9", account="acc1"), NUMBER)
+    assert named == Identified(pair[0], NUMBER, "acc1", IdentKind.NAME, "account")
+    for where in (origin(account="b"), origin(account="acc2"), origin(code="acc1")):
+        found = identities.find(where, NUMBER)
+        assert found is not None
+        assert found.account.id == 2
+    told = identities.explain(origin("10.0.0.5", account="acc1"), NUMBER)
+    assert [(each.account.id, each.chosen) for each in told] == [(1, True), (2, False)]
+    assert told[1].why == "the script names an account, and then nothing else counts"
+
+
+def test_an_accounts_own_name_counts_on_every_gateway_and_with_every_number() -> None:
+    bound = account(1, "name", "acc1", "99", ("pbx2",))
+    other = account(2, "name", "acc1", "", ("pbx1",))
+    found = Identities.of([bound, other]).find(origin(account="acc1"), NUMBER)
+    assert found is not None
+    assert (found.account.id, found.number) == (1, NUMBER)
+
+
 # Explanations
 
 
@@ -464,5 +492,12 @@ def test_where_the_script_names_an_account_the_others_are_told_that() -> None:
     ]
     for each in told[1:]:
         assert each.why == "the script names an account, and then nothing else counts"
+    own = Identities.of(ONE_OF_EACH).explain(
+        origin("10.1.1.1", code="alice", account="acc3"), NUMBER
+    )
+    assert [(each.account.id, each.ident, each.chosen, each.why) for each in own] == [
+        (3, "acc3", True, "the script names the account itself, which counts alone"),
+        (1, "alice", False, "the script names an account, and then nothing else counts"),
+    ]
     nobody = Identities.of(ONE_OF_EACH).explain(origin(code="alice", account="nobody"), NUMBER)
     assert [(each.account.id, each.chosen) for each in nobody] == [(1, False)]

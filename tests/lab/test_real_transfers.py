@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
+from itertools import count
 
 import pytest
 
+from support.lab_config import WHOLESALE
 from support.lab_scene import Row, Scene, slug
-from support.sipp import BUSY, Answer, Redirect, TransferScript
+from support.sipp import BUSY, Answer, CustomerScript, Redirect, TransferScript
 from support.sipp_trace import Talk
 
 pytestmark = [pytest.mark.asterisk, pytest.mark.mariadb]
@@ -23,6 +25,7 @@ BALANCE = Decimal(1000)
 # Between the carrier's 200 OK, or BYE, and Asterisk's event of it: milliseconds, but machines are
 # slow at times. As much as is allowed between our records and Asterisk's.
 SEEN_APART_MS = 1000
+_last = count(200)
 
 CONTEXTS = """
 [from-carriers]
@@ -49,6 +52,19 @@ def account(scene: Scene, request: pytest.FixtureRequest) -> Iterator[str]:
     scene.customer(name, "--ident-by", "name", "--ident", name, balance=str(BALANCE))
     with scene.lab.globals(AC_ACCOUNT=name):
         yield name
+
+
+@pytest.fixture
+def by_address(scene: Scene, request: pytest.FixtureRequest) -> tuple[str, str]:
+    """An account that is known by its address alone, and that address. Another client's account has
+    its name as an ident: no command makes such a pair, but a database may hold one."""
+    name, address = slug(request), WHOLESALE.format(next(_last))
+    scene.customer(name, "--ident-by", "ip", "--ident", address, balance=str(BALANCE))
+    other = scene.customer(f"{name}-other", "--ident-by", "name", "--ident", "nobodys")
+    ident = f"UPDATE astaccount SET ident = '{name}' WHERE name = '{other}'"
+    for statement in (ident, "UPDATE astcatalog SET version = version + 1"):
+        scene.mariadb.execute(statement, scene.url.rpartition("/")[2])
+    return name, address
 
 
 def charged_as_seen(cdrs: Sequence[Row], talks: Sequence[Talk]) -> None:
@@ -87,6 +103,40 @@ def test_after_a_blind_transfer_both_legs_are_charged_to_their_ends(
     assert second["channel"].startswith("PJSIP/carrier-")
     assert second["uniqueid"] != first["uniqueid"]
     assert paid(scene, account) == first["price"] + second["price"]
+
+
+def test_a_transferred_leg_is_paid_by_who_transferred_it(
+    scene: Scene, by_address: tuple[str, str]
+) -> None:
+    """The leg names the account that made the first call, as AC_PAYER said it."""
+    account, address = by_address
+    with scene.lab.carrier(Answer(hangup_after_s=2.5)) as carrier:
+        scene.lab.play(TransferScript(NUMBER, SECOND, talk_s=0.25), address=address)
+        cdrs = scene.settled(account, 2, transferred=True)
+        talks = carrier.talks()
+    charged_as_seen(cdrs, talks)
+    assert [cdr["accountcode"] for cdr in cdrs] == ["", account]
+    assert paid(scene, account) == sum(cdr["price"] for cdr in cdrs) > 0
+    assert not scene.rows("astcdr", f"{account}-other")
+
+
+def test_a_forwarded_call_is_paid_by_who_made_the_first(
+    scene: Scene, by_address: tuple[str, str]
+) -> None:
+    account, address = by_address
+    with (
+        scene.lab.globals(AC_TRUNK="PJSIP/NUMBER@backup"),
+        scene.lab.carrier(Redirect(f"82{SECOND}"), backup=True),
+        scene.lab.carrier(Answer()) as carrier,
+        scene.lab.voices(),
+    ):
+        scene.lab.play(CustomerScript(NUMBER, hangup_after_s=1.2), address=address)
+        caller, forwarded = scene.settled(account, 2, transferred=True)
+        talks = carrier.talks()
+    charged_as_seen([forwarded], talks)
+    assert (caller["dialstatus"], caller["price"]) == ("FORWARDED", 0)
+    assert paid(scene, account) == forwarded["price"] > 0
+    assert not scene.rows("astcdr", f"{account}-other")
 
 
 def test_after_an_attended_transfer_both_legs_are_charged_to_their_ends(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -62,6 +64,81 @@ def test_one_account_ties_with_another_if_the_domain_says_so(made: list[Account]
     for error in errors:
         assert repr(first.name) in str(error)
         assert any(repr(one.name) in str(error) for one in expected)
+
+
+NAMED = Account("foo", "acme", ("10.0.0.5",), ident_by=IdentKind.IP)
+
+
+@pytest.mark.parametrize(
+    ("changed", "other", "expected"),
+    [
+        (
+            Account("bar", "beta", ("x", "foo")),
+            NAMED,
+            "ident 'foo': expected an ident of its own: account 'bar' would be identified by"
+            " another account's name; 'foo' is an account of client 'acme'",
+        ),
+        (
+            NAMED,
+            Account("bar", "beta", ("x", "foo")),
+            "name 'foo': expected a name that no other account is identified by: account 'bar' is"
+            " identified by the name 'foo'; 'bar' is an account of client 'beta'",
+        ),
+        # neither tech prefix nor gateway tells who is meant by a name
+        (Account("bar", "beta", ("foo",), tech_prefix="77"), NAMED, "'bar' would be identified"),
+        (Account("bar", "beta", ("foo",), gateways=("pbx1",)), NAMED, "'bar' would be identified"),
+        (NAMED, Account("bar", "beta", ("foo",), tech_prefix="77"), "'bar' is identified"),
+        (Account("bar", "beta", ("foo",), id=7), NAMED, "'bar' would be identified"),
+    ],
+)
+def test_no_account_is_called_as_another_is_identified(
+    changed: Account, other: Account, expected: str
+) -> None:
+    ((account, error),) = ties([changed], [other])
+    assert account is changed
+    assert expected in str(error)
+    assert {"'foo'", "'bar'"} <= set(str(error).replace(":", "").split())
+    both = [error.column for _, error in ties([other, changed], ())]
+    assert len(both) == 1
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Account("bar", "acme", ("Foo", "foo ")),
+        Account("bar", "acme", ("foo",), ident_by=IdentKind.ANI),
+        Account("10.0.0.5", "acme", ("bar",)),
+    ],
+)
+def test_a_name_is_another_only_as_an_ident_of_that_kind(other: Account) -> None:
+    assert not list(ties([NAMED], [other]))
+    assert not list(ties([other], [NAMED]))
+
+
+def test_an_account_may_be_identified_by_its_own_name() -> None:
+    assert not list(ties([Account("foo", "acme", ("foo", "x"))], [Account("bar", "acme", ("b",))]))
+
+
+def test_an_old_tie_of_its_name_does_not_stand_in_an_accounts_way() -> None:
+    """It can get another address, whoever has its name as an ident; that one cannot get more."""
+    other = Account("bar", "beta", ("foo",), id=2)
+    assert not list(ties([replace(NAMED, id=1, idents=("10.0.0.6",))], [other]))
+    assert len(list(ties([replace(other, idents=("foo", "x"))], [replace(NAMED, id=1)]))) == 1
+
+
+@given(accounts(), st.permutations(["10.0.0.1", "44", "b", "account4", "account5"]))
+def test_of_accounts_without_ties_none_is_called_as_another_is_identified(
+    made: list[Account], names: list[str]
+) -> None:
+    kept: list[Account] = []
+    for one, name in zip(made, names, strict=False):
+        new = replace(one, name=name, id=0)
+        if not list(ties([new], kept)):
+            kept.append(new)
+    for one in kept:
+        for other in kept:
+            by_name = other is not one and other.ident_by is IdentKind.NAME
+            assert not (by_name and one.name in other.idents)
 
 
 def test_a_tie_names_both_accounts_the_ident_and_the_others_client() -> None:

@@ -304,6 +304,58 @@ def test_an_ident_is_one_accounts_whatever_characters_it_has(database_url: str) 
     at_office(database_url, work)
 
 
+def test_no_account_is_called_as_another_is_identified(database_url: str) -> None:
+    """By whichever command, and in whichever order."""
+    by_ip = AccountChange(["10.0.0.5"], ident_by=IP)
+
+    async def work(at: Office) -> None:
+        await at.desk.add("acme", "foo", by_ip)
+        await at.desk.add("beta", "bar", AccountChange(["b", "free"]))
+        before = (await at.versions(), await at.audit_rows(), await at.desk.accounts())
+        told = "account 'bar2' would be identified by another account's name; 'foo' is an account"
+        with pytest.raises(RefusedError, match=told):
+            await at.desk.add("beta", "bar2", AccountChange(["x", "foo"], tech_prefix="77"))
+        with pytest.raises(RefusedError, match=told.replace("bar2", "bar")):
+            await at.desk.set("bar", AccountChange(["x", "foo"]))
+        with pytest.raises(
+            RefusedError, match=told.replace("bar2", "foo").replace("'foo' is", "'bar' is")
+        ):
+            await at.desk.set("foo", AccountChange(["bar"], ident_by=IdentKind.NAME))
+        with pytest.raises(RefusedError, match="account 'bar' is identified by the name 'free'"):
+            await at.desk.add("acme", "free", replace(by_ip, idents=["10.0.0.6"]))
+        for lines, column in (
+            ("new,acme,name,foo\n", "ident"),
+            ("free,acme,ip,10.0.0.6\n", "name"),
+            ("bar,beta,name,foo\n", "ident"),
+            ("one,acme,name,two\ntwo,acme,name,x\n", "ident"),
+        ):
+            with pytest.raises(DeckErrors) as caught:
+                await at.desk.import_sheet(sheet(f"name,client,ident_by,ident\n{lines}"), "file")
+            assert [(error.line, error.column) for error in caught.value.errors] == [(2, column)]
+        assert before == (await at.versions(), await at.audit_rows(), await at.desk.accounts())
+
+    at_office(database_url, work)
+
+
+def test_settings_of_accounts_that_tie_by_an_old_row_can_be_changed(database_url: str) -> None:
+    """Somebody, or a version before this rule, made the pair; either can be put right."""
+
+    async def work(at: Office) -> None:
+        await at.desk.add("acme", "foo", AccountChange(["10.0.0.5"], ident_by=IP))
+        await at.desk.add("beta", "bar", AccountChange(["b"]))
+        async with at.database.transaction() as connection:
+            await connection.exec_driver_sql("UPDATE astaccount SET ident = 'foo' WHERE id = 2")
+        await at.desk.set("foo", AccountChange(["10.0.0.6"]))
+        await at.desk.set("bar", AccountChange(notes="to be named otherwise"))
+        await at.desk.enable("bar", False)
+        await at.desk.enable("bar", True)
+        with pytest.raises(RefusedError, match="another account's name"):
+            await at.desk.set("bar", AccountChange(["foo", "b"]))
+        await at.desk.set("bar", AccountChange(["b"]))
+
+    at_office(database_url, work)
+
+
 def test_accounts_tie_only_within_a_kind_a_tech_prefix_and_a_gateway(database_url: str) -> None:
     ten = AccountChange(["10.0.0.1"], ident_by=IP)
 
