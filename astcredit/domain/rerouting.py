@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 
 from astcredit.domain.books import OpenCall
@@ -13,15 +14,21 @@ from astcredit.domain.routing import Route, Routing
 SEPARATOR = "; "
 
 
-def next_route(call: OpenCall, routing: Routing, uses: Uses) -> Route | None:
+def next_route(
+    call: OpenCall, routing: Routing, uses: Uses, emergency_numbers: Collection[str] = ()
+) -> Route | None:
     """The first route with room that an open call has not tried, or None.
 
-    The call gives its place on the old route back first: it may need it for the next one.
+    The call gives its place on the old route back first: it may need it for the next one. A call to
+    an emergency number needs none: it takes the first that it has not tried.
     """
     tried = {*call.routes_tried, call.occupancy.route_id}
+    untried = (route for route in routing.routes if route.rule.id not in tried)
+    if call.number in emergency_numbers:
+        return next(untried, None)
     mine = call.occupancy.levels()
     without = {level: use - 1 if level in mine else use for level, use in uses.items()}
-    return free_route((r for r in routing.routes if r.rule.id not in tried), without)
+    return free_route(untried, without)
 
 
 def rerouted(call: OpenCall, route: Route, routing: Routing, request: RouteRequest) -> OpenCall:

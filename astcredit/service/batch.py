@@ -221,7 +221,7 @@ class Batch:
             return NoFurtherRoute("the client has no routing plan")
         if call.state is not CallState.OPEN:
             return NoFurtherRoute("the call was answered")
-        route = next_route(call, routing, self._uses)
+        route = next_route(call, routing, self._uses, self._policy.emergency_numbers)
         if route is None:
             return NoFurtherRoute(f"routing plan {routing.plan_name!r} has no further route")
         moved = rerouted(call, route, routing, request)

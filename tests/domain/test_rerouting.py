@@ -108,6 +108,21 @@ def test_a_call_is_not_in_its_own_way(shared: str) -> None:
     assert following(on(23, (21,)), {shared: 1}, **{key: 1}) is None  # it is not there itself
 
 
+@pytest.mark.parametrize(
+    "key", ["reseller:2:term", "client:3:term", "account:12:term", "route:22:term"]
+)
+def test_an_emergency_call_takes_the_first_untried_route_whatever_the_uses(key: str) -> None:
+    routes, full = routing({key: 1}), {level(key): 5}
+    call = replace(on(21), number="112")
+    assert next_route(call, routes, full) != routes.routes[1]
+    assert next_route(call, routes, full, {"112", "911"}) == routes.routes[1]
+    assert (
+        next_route(replace(on(22, (21,)), number="112"), routes, full, {"112"}) == routes.routes[2]
+    )
+    assert next_route(replace(on(23, (21, 22)), number="112"), routes, {}, {"112"}) is None
+    assert next_route(replace(call, number="1121"), routes, full, {"112"}) != routes.routes[1]
+
+
 def test_originating_levels_are_not_looked_at() -> None:
     """The call was admitted there and is still up; a limit that was lowered leaves it alone."""
     limits = {"reseller:1:orig": 0, "client:1:orig": 0, "account:1:orig": 0}

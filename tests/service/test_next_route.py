@@ -12,6 +12,7 @@ import pytest
 
 from astcredit.domain.calls import RouteRequest
 from astcredit.domain.catalog import Catalog
+from astcredit.domain.rating import Rate
 from astcredit.domain.routing_plan import Rule
 from astcredit.service import batcher as batcher_module
 from astcredit.service.batcher import Batcher
@@ -20,12 +21,14 @@ from support.core import (
     EMERGENCY,
     NODE,
     NOW_MS,
+    RATE,
     BatchLog,
     answered,
     call_id,
     caller_ended,
     leg_ended,
     no_orphan,
+    rate_table,
     request,
 )
 from support.memory_books import Fault, audit
@@ -191,6 +194,23 @@ def test_an_emergency_call_without_a_route_has_no_next_one() -> None:
     it.play(request(1, dialled=EMERGENCY))
     outcome = NoFurtherRoute("routing plan 'plan1' has no further route")
     assert it.play(next_route(1)) == [outcome]
+
+
+@one_or_many
+def test_an_emergency_call_goes_on_to_routes_that_are_full_and_is_counted(together: bool) -> None:
+    limits = {"route:22:term": 1, "account:13:term": 0, "client:4:term": 0}
+    rules = [replace(rule, prefix="") for rule in RULES]
+    catalog = routed(limits, rules=rules)
+    charges = {id: rate_table(RATE, Rate(EMERGENCY, "", 10**6), id=id) for id in (2, 3)}
+    it = Exchange(replace(catalog, rate_tables={**catalog.rate_tables, **charges}))
+    it.play(request(1, dialled=EMERGENCY), request(2))
+    assert told(it.play(next_route(2))) == ["c2"]
+    asks = [next_route(1, f"ask-{n}") for n in (1, 2, 3)]
+    assert told(it.play(*asks, together=together)) == ["c2", "c3", "NOROUTE"]
+    assert it.uses()["account:13:term"] == it.uses()["route:23:term"] == 1
+    assert it.uses()["route:22:term"] == 1
+    it.play(caller_ended(1), caller_ended(2))
+    assert it.uses() == {}
 
 
 def test_the_one_that_carried_the_call_is_owed() -> None:

@@ -7,6 +7,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -15,7 +16,7 @@ from astcredit.domain.catalog import Catalog, ClientSettings, Reseller
 from astcredit.domain.routing_plan import Rule
 from astcredit.service.batcher import Batcher
 from astcredit.service.ledger import Ledger
-from astcredit.service.operations import Expire, Operation, Outcome, Undelivered
+from astcredit.service.operations import Expire, Operation, Outcome, Rerouted, Undelivered
 from astcredit.storage.books import SqlBooks
 from astcredit.storage.catalog import SqlCatalog
 from support.core import (
@@ -40,6 +41,7 @@ from support.plans import (
     ACCOUNTS,
     ALICE_TO_C1,
     CLIENTS,
+    RULES,
     Exchange,
     next_route,
     routed,
@@ -133,6 +135,29 @@ def test_they_are_the_same_as_the_books_in_memory(database_url: str, chance: int
             assert audit(books) == []
             assert {"ALLOWED", "CAPACITY", "c2", "NOROUTE"} <= set(answers)
             await source.close()
+
+    asyncio.run(main())
+
+
+def test_an_emergency_call_is_known_as_one_to_a_server_that_did_not_authorize_it(
+    database_url: str,
+) -> None:
+    """What the database has of a call says so: it goes on to a route that is full."""
+    rules = [replace(rule, prefix="") for rule in RULES[:2]]
+
+    async def main() -> None:
+        async with opened(database_url) as database:
+            await store(database, routed({"route:22:term": 0}, rules=rules))
+            await change_catalog(
+                database, "UPDATE astrate SET prefix = '1' WHERE rate_table_id = 2"
+            )
+            async with server(database) as batcher:
+                await batcher.submit(request(1, dialled=EMERGENCY))
+            async with server(database) as batcher:
+                outcome = await batcher.submit(next_route(1))
+            assert isinstance(outcome, Rerouted)
+            assert outcome.route.rule.id == 22
+            assert dict((await snapshot(database)).counters)["route:22:term"] == 1
 
     asyncio.run(main())
 
