@@ -115,22 +115,39 @@ class AccountDesk(CatalogDesk):
         With `dry_run` nothing is. Raises DeckErrors with everything that is wrong in the file.
         """
 
+        async def import_() -> Plan:
+            async with self._store.looking() as transaction:
+                seen = await transaction.catalog_version()
+                plan = plan_import(sheet, await Known.of(transaction))
+            return await self._write(sheet, plan, seen, source, progress)
+
         async def look() -> Plan:
             async with self._store.looking() as transaction:
                 return plan_import(sheet, await Known.of(transaction))
 
-        async def import_() -> Plan:
-            async with self._store.changing_catalog() as transaction:
-                plan = plan_import(sheet, await Known.of(transaction))
-                if plan:
-                    await write_plan(transaction, plan, self._now_ms(), progress)
-                    await self._record_import(transaction, plan, source)
-            return plan
-
         return (await persistently(look if dry_run else import_)).summary
 
-    async def _record_import(self, transaction: AdminTransaction, plan: Plan, source: str) -> None:
-        await transaction.history.add_all(plan.entries(self._now_ms(), self._actor, source))
+    async def _write(
+        self,
+        sheet: AccountSheet,
+        plan: Plan,
+        seen: int,
+        source: str,
+        progress: Callable[[int], None],
+    ) -> Plan:
+        """Write a plan that was made when the catalog had the version `seen`; the plan as it was
+        written. It was made beforehand, so that nobody waits for this transaction while a large
+        file is looked at."""
+        if not plan:
+            return plan
+        entries = plan.entries(self._now_ms(), self._actor, source)
+        async with self._store.changing_catalog() as transaction:
+            if await transaction.catalog_version() != seen + 1:  # somebody came in between
+                plan = plan_import(sheet, await Known.of(transaction))
+                entries = plan.entries(self._now_ms(), self._actor, source) if plan else []
+            await write_plan(transaction, plan, self._now_ms(), progress)
+            await transaction.history.add_all(entries)
+        return plan
 
 
 def _switched(old: Account, enabled: bool, orig: bool, term: bool) -> Account:

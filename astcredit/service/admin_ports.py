@@ -169,6 +169,9 @@ class AdminTransaction(Protocol):
     def history(self) -> HistoryStore:
         """What was changed before, in the same transaction."""
 
+    async def catalog_version(self) -> int:
+        """The catalog's version; a transaction that changes the catalog has raised it by one."""
+
     async def client(self, name: str) -> Client | None: ...
 
     async def clients(self, reseller: str | None = None) -> Sequence[Client]:

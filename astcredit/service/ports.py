@@ -225,6 +225,7 @@ class CatalogSource(Protocol):
     async def at_least(self, version: int) -> Catalog:
         """The newest catalog known, loaded anew if it is older than `version`.
 
+        What takes long to load is loaded beside the last catalog, which is the answer until then.
         What is on record but makes no sense is not taken over: the last catalog that did stays
         in force. Raises StorageError when there is none.
         """

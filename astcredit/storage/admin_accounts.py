@@ -6,10 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Row, Select, Table, insert, literal, select
+from sqlalchemy import Row, Select, Table, literal, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from astcredit.domain.accounts import IdentKind, Protocol, SourcePolicy
+from astcredit.domain.instants import instant_text
 from astcredit.service.account_ports import Account, Termination
 from astcredit.service.account_settings import SEPARATOR, split_list
 from astcredit.service.errors import StorageError
@@ -59,17 +60,16 @@ class SqlAccounts:
         """Insert accounts."""
         version, ids = await self._version(), await self._ids(accounts)
         clients = await self._ids_of(astclient, {account.client for account in accounts})
+        created = instant_text(now_ms)
         for part in _parts(accounts):
+            values = [_values(account, ids, version) for account in part]
+            columns = ("name", "client_id", "date_created", *values[0])
             rows = [
-                {
-                    **_values(account, ids, version),
-                    "name": account.name,
-                    "client_id": clients[account.client],
-                    "date_created": now_ms,
-                }
-                for account in part
+                (account.name, clients[account.client], created, *row.values())
+                for account, row in zip(part, values, strict=True)
             ]
-            await self._connection.execute(insert(astaccount), rows)
+            statement, bound = self._sql.insert_children("astaccount", columns, rows)
+            await self._connection.exec_driver_sql(statement, bound)
 
     async def change(self, accounts: Sequence[Account]) -> None:
         """Write the accounts' settings."""

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from functools import lru_cache
+from typing import Any, Final
 
-from sqlalchemy import insert, select
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from astcredit.domain.instants import instant_text
 from astcredit.service.history_ports import AuditEntry, HistoryQuery, State
+from astcredit.storage.sql import SqlDialect, Value
 from astcredit.storage.tables import astaudit, fit
 
 
 class SqlHistory:
     """Who changed what, in one transaction. Implements `service.history_ports.HistoryStore`."""
 
-    def __init__(self, connection: AsyncConnection) -> None:
+    def __init__(self, connection: AsyncConnection, dialect: SqlDialect) -> None:
         self._connection = connection
+        self._sql = dialect
 
     async def add_all(self, entries: Sequence[AuditEntry]) -> None:
         """Add rows to astaudit, in their order."""
         if entries:
-            await self._connection.execute(insert(astaudit), list(map(_values, entries)))
+            statement = self._sql.insert_many("astaudit", _NEW, 1)
+            await self._connection.exec_driver_sql(statement, [*map(_values, entries)])
 
     async def entries(self, wanted: HistoryQuery) -> Sequence[tuple[int, AuditEntry]]:
         """The rows that fit, each with its id, the newest first."""
@@ -42,17 +47,27 @@ class SqlHistory:
         return [(row.id, _entry(row)) for row in await self._connection.execute(statement)]
 
 
-def _values(entry: AuditEntry) -> dict[str, Any]:
-    return {
-        "date_created": entry.created_at_ms,
-        "actor": fit(astaudit, "actor", entry.actor),
-        "action": entry.action,
-        "object_kind": entry.object_kind,
-        "object_name": fit(astaudit, "object_name", entry.object_name),
-        "state_before": _json(entry.before),
-        "state_after": _json(entry.after),
-        "note": fit(astaudit, "note", entry.note),
-    }
+_NEW: Final = (
+    "date_created", "actor", "action", "object_kind", "object_name", "state_before", "state_after",
+    "note",
+)  # fmt: skip
+
+
+def _values(entry: AuditEntry) -> tuple[Value, ...]:
+    """The columns `_NEW`."""
+    return (
+        _instant(entry.created_at_ms),
+        fit(astaudit, "actor", entry.actor),
+        entry.action,
+        entry.object_kind,
+        fit(astaudit, "object_name", entry.object_name),
+        _json(entry.before),
+        _json(entry.after),
+        fit(astaudit, "note", entry.note),
+    )
+
+
+_instant: Final = lru_cache(16)(instant_text)  # an import's entries have one
 
 
 def _entry(row: Any) -> AuditEntry:
@@ -79,5 +94,8 @@ def _state(text: str | None) -> State | None:
     return state if isinstance(state, dict) else {"text": text}
 
 
+_encoded: Final = json.JSONEncoder(ensure_ascii=False).encode
+
+
 def _json(state: State | None) -> str | None:
-    return None if state is None else json.dumps(state, ensure_ascii=False)
+    return None if state is None else _encoded(state)

@@ -101,12 +101,17 @@ class SqlAdminTransaction:
         self.routing = SqlRouting(connection, dialect)
         self.capacity = SqlCapacity(connection, dialect)
         self.quotas = SqlQuotas(connection, dialect)
-        self.history = SqlHistory(connection)
+        self.history = SqlHistory(connection, dialect)
 
     @property
     def books(self) -> SqlBooksTransaction:
         """The books, in the same transaction."""
         return self._books
+
+    async def catalog_version(self) -> int:
+        """The catalog's version; a transaction that changes the catalog has raised it by one."""
+        found = await self._connection.execute(select(astcatalog.c.version))
+        return int(found.scalar_one())
 
     async def client(self, name: str) -> Client | None:
         """The client of that name."""

@@ -3,6 +3,10 @@
 Only what changed is read: clients and accounts with a newer version, routing plans and rate tables
 whose own version moved. A change by hand raises astcatalog.version and nothing else; that shows
 (astcatalog.traced stays behind), and then everything is read.
+
+What is small is read before the call that noticed the change is decided. A large change (an import
+of accounts) is read beside the old snapshot, which serves as a whole until the new one is there;
+what is changed meanwhile comes into force with it or right after it, in the order of versions.
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ from astcredit.domain.ratetable import RateTable
 from astcredit.service.errors import StorageError
 from astcredit.storage.catalog_rows import (
     PORTION_ROWS,
+    has_changed,
     load_accounts,
     load_blocks,
     load_clients,
@@ -51,8 +56,11 @@ COLLECTED_OBJECTS = 50_000
 # another in circles, so that old ones go all the same. What garbage there is at that moment stays.
 KEPT_OBJECTS = 10_000
 
-# A large rate table that could not be loaded is tried again so often; the old one serves.
+# What is loaded beside and could not be loaded is tried again so often; the old one serves.
 RETRY_SECONDS = 1.0
+
+# Clients, accounts and routing rules that are read while calls wait for them: a tenth of a second.
+INLINE_ROWS = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,21 +78,39 @@ class _TableVersion:
         return table is not None and (self.version, self.name) == (table.version, table.name)
 
 
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """What there is to load: the version, how far astcatalog.traced is behind it, and the catalog
+    since which the changes are noted; None: everything is to be read."""
+
+    version: int
+    untraced: int
+    last: Catalog | None
+
+
 class SqlCatalog:
     """Keeps the newest snapshot. Implements `astcredit.service.ports.CatalogSource`.
 
-    A new or changed rate table of more than `inline_rates` rates is loaded beside the old one
-    while calls go on; everything else is loaded before the call that noticed the change is decided.
+    A new or changed rate table of more than `inline_rates` rates, and a change of more than
+    `inline_rows` clients, accounts and routing rules, is loaded beside the old one while calls go
+    on; everything else is loaded before the call that noticed the change is decided.
     """
 
-    def __init__(self, database: Database, *, inline_rates: int) -> None:
+    def __init__(
+        self, database: Database, *, inline_rates: int, inline_rows: int = INLINE_ROWS
+    ) -> None:
         self._database = database
         self._inline_rates = inline_rates
+        self._inline_rows = inline_rows
         self._catalog: Catalog | None = None
+        # The version that was loaded, and the newest that somebody knows to be there.
         self._seen = 0
+        self._asked = 0
         # How far astcatalog.traced is behind its version: it moves with a change by hand.
         self._untraced: int | None = None
         self._loading: asyncio.Task[None] | None = None
+        # The load of a large change, while it is under way.
+        self._overtaking: asyncio.Task[None] | None = None
         # Rate tables as they are loaded, as they should be, and the loads under way between.
         self._tables: dict[int, RateTable] = {}
         self._wanted: dict[int, _TableVersion] = {}
@@ -92,9 +118,10 @@ class SqlCatalog:
 
     async def at_least(self, version: int) -> Catalog:
         """The newest catalog known, loaded anew if it is older than `version`; see the port."""
+        self._asked = max(self._asked, version)
         # A load under way may have begun before the change: then a second one shows it.
         for _ in range(2):
-            if self._catalog is not None and self._seen >= version:
+            if self._catalog is not None and (self._seen >= version or self._overtaking):
                 break
             if self._loading is None or self._loading.done():
                 self._loading = asyncio.create_task(self._load(), name="catalog")
@@ -105,25 +132,59 @@ class SqlCatalog:
 
     async def close(self) -> None:
         """Stop loading."""
-        tasks = [task for task in (self._loading, *self._beside.values()) if task is not None]
+        loads = (self._loading, self._overtaking, *self._beside.values())
+        tasks = [task for task in loads if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _load(self) -> None:
+        """Load the newest version, or have it loaded beside the old one if that is much."""
         async with self._database.reading(seconds=None) as connection:
-            c = astcatalog.c
-            version, traced = (await connection.execute(select(c.version, c.traced))).one()
-            last = self._catalog if version - traced == self._untraced else None
-            try:
-                with nullcontext() if last else _many_objects():
-                    self._catalog = await self._read(connection, version, last)
-                if last is None and _size(self._catalog) >= KEPT_OBJECTS:
-                    gc.freeze()
-                self._untraced = version - traced
-            except ValueError as error:
-                self._keep_last(version, error)
-                self._untraced = None
+            change = await self._change(connection)
+            if self._catalog is None or not await self._is_large(connection, change):
+                await self._take_over(connection, change)
+                return
+        self._overtaking = asyncio.create_task(self._overtake(), name="catalog beside")
+
+    async def _overtake(self) -> None:
+        """Load versions beside the one that serves until the newest that is known is loaded."""
+        try:
+            while (before := self._seen) < self._asked:
+                try:
+                    async with self._database.reading(seconds=None) as connection:
+                        await self._take_over(connection, await self._change(connection))
+                except StorageError as error:
+                    extra = {"action": "catalog_failed", "error": str(error)}
+                    log.error("catalog not loaded", extra=extra)
+                if self._seen == before:
+                    await asyncio.sleep(RETRY_SECONDS)
+        finally:
+            self._overtaking = None
+
+    async def _change(self, connection: AsyncConnection) -> _Change:
+        c = astcatalog.c
+        version, traced = (await connection.execute(select(c.version, c.traced))).one()
+        untraced = version - traced
+        return _Change(version, untraced, self._catalog if untraced == self._untraced else None)
+
+    async def _is_large(self, connection: AsyncConnection, change: _Change) -> bool:
+        since, plans = (self._seen, change.last.routing_plans) if change.last else (-1, {})
+        return await has_changed(connection, since, plans, more_than=self._inline_rows)
+
+    async def _take_over(self, connection: AsyncConnection, change: _Change) -> None:
+        """Read what changed and let it be in force."""
+        version, last = change.version, change.last
+        many = last is None or self._overtaking is not None
+        try:
+            with _many_objects() if many else nullcontext():
+                self._catalog = await self._read(connection, version, last)
+            if many and _size(self._catalog) >= KEPT_OBJECTS:
+                gc.freeze()
+            self._untraced = change.untraced
+        except ValueError as error:
+            self._keep_last(version, error)
+            self._untraced = None
         self._seen = version
 
     async def _read(
@@ -207,7 +268,7 @@ class SqlCatalog:
 
 @contextmanager
 def _many_objects() -> Iterator[None]:
-    """For a load of everything: what it makes stays, and is not to be looked through as garbage."""
+    """For a load of much: what it makes stays, and is not to be looked through as garbage."""
     before = gc.get_threshold()
     gc.set_threshold(COLLECTED_OBJECTS, *before[1:])
     try:

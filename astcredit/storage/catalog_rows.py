@@ -78,6 +78,23 @@ _RULE = (
 _IDENT_KINDS: Mapping[str, IdentKind] = {kind.value: kind for kind in IdentKind}
 
 
+async def has_changed(
+    connection: AsyncConnection, since: int, plans: Mapping[int, RoutingPlan], *, more_than: int
+) -> bool:
+    """Whether there is more to read than so many rows: clients and accounts with a version after
+    `since`, and the rules of routing plans that are not as in `plans`."""
+    c = astroutingplan.c
+    versions = await connection.execute(select(c.id, c.version))
+    moved = [id for id, version in versions if id not in plans or plans[id].version != version]
+    changed = [select(t.c.id).where(t.c.version > since) for t in (astclient, astaccount)]
+    if moved:
+        changed.append(select(astroute.c.id).where(astroute.c.routing_plan_id.in_(moved)))
+    some = (statement.limit(more_than + 1).subquery() for statement in changed)
+    counts = [select(func.count()).select_from(rows).scalar_subquery() for rows in some]
+    found: Sequence[int] = (await connection.execute(select(*counts))).one()
+    return sum(found) > more_than
+
+
 async def load_clients(connection: AsyncConnection, since: int | None) -> dict[int, ClientSettings]:
     """All clients, or those that changed after the version `since`."""
     clients: dict[int, ClientSettings] = {}
@@ -138,10 +155,19 @@ async def load_routing_plans(
 
 async def _rules(connection: AsyncConnection, plan_id: int) -> Sequence[Rule]:
     c = astroute.c
-    rows = await connection.execute(
-        select(*(c[name] for name in _RULE)).where(c.routing_plan_id == plan_id)
+    statement = (
+        select(*(c[name] for name in _RULE))
+        .where(c.routing_plan_id == plan_id)
+        .order_by(c.id)
+        .limit(PORTION_ROWS)
     )
-    return [_rule(row) for row in rows]
+    rules: list[Rule] = []
+    while True:
+        last_id = rules[-1].id if rules else -1
+        rows = await _plain(connection, statement.where(c.id > last_id))
+        rules += map(_rule, rows)
+        if len(rows) < PORTION_ROWS:
+            return rules
 
 
 def _rule(row: Sequence[Any]) -> Rule:

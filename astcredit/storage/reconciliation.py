@@ -87,7 +87,7 @@ class SqlReconciliationTransaction:
         self._connection = connection
         self._locks = locks
         self.books = SqlBooksTransaction(CoreSession(connection), dialect)
-        self._history = SqlHistory(connection)
+        self._history = SqlHistory(connection, dialect)
 
     async def clients(self, ids: Collection[int]) -> Mapping[int, ClientBooks]:
         """The books of clients, locked in the one fixed order if they may be changed."""

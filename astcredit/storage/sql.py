@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from astcredit.domain.money import Micros, amount_text
 
@@ -129,6 +129,13 @@ class SqlDialect(ABC):
         Not for a table that numbers its rows itself."""
         return self.insert_many(table, columns, len(rows)), flat(rows)
 
+    @abstractmethod
+    def insert_children(
+        self, table: str, columns: Sequence[str], rows: Sequence[tuple[Value, ...]]
+    ) -> tuple[str, Any]:
+        """A statement that inserts rows of which it is known that what they refer to is there, and
+        its values as the driver takes them. It locks nothing but these rows."""
+
 
 class MySql(SqlDialect):
     """MariaDB and MySQL."""
@@ -141,7 +148,7 @@ class MySql(SqlDialect):
     what a UNION does."""
 
     compound = False
-    """Whether it knows BEGIN NOT ATOMIC."""
+    """Whether it knows BEGIN NOT ATOMIC and SET STATEMENT: MariaDB."""
 
     def meet(self, server: str) -> None:
         """Learn from a server's version text what it can do."""
@@ -149,7 +156,7 @@ class MySql(SqlDialect):
         numbers = tuple(map(int, version.groups())) if version else (0, 0, 0)
         if "MariaDB" in server:
             self.row_word = "" if numbers >= (10, 3, 3) else None
-            self.compound = numbers >= (10, 1, 1)
+            self.compound = numbers >= (10, 1, 2)
         elif "TiDB" not in server and numbers >= (8, 0, 19):
             self.row_word = "ROW"
 
@@ -239,6 +246,18 @@ class MySql(SqlDialect):
         kept = f"{key} = {table}.{key}"
         return f"{self.insert_many(table, columns, rows)} ON DUPLICATE KEY UPDATE {kept}"
 
+    def insert_children(
+        self, table: str, columns: Sequence[str], rows: Sequence[tuple[Value, ...]]
+    ) -> tuple[str, Any]:
+        # To check a foreign key locks the row that is referred to until the end: an import of
+        # accounts would hold up all calls of their clients.
+        insert = self.insert_many(table, columns, len(rows))
+        if self.compound:
+            insert = f"SET STATEMENT foreign_key_checks = 0 FOR {insert}"
+        else:
+            insert = insert.replace("INSERT", "INSERT /*+ SET_VAR(foreign_key_checks = OFF) */", 1)
+        return insert, tuple(flat(rows))
+
     def delete_many(self, table: str, key: str, rows: int) -> str:
         if rows == 1:
             return f"DELETE FROM {table} WHERE {key} = %s"
@@ -286,6 +305,11 @@ class Sqlite(SqlDialect):
 
     def insert_new(self, table: str, columns: Sequence[str], key: str, rows: int) -> str:
         return f"{self.insert_many(table, columns, rows)} ON CONFLICT ({key}) DO NOTHING"
+
+    def insert_children(
+        self, table: str, columns: Sequence[str], rows: Sequence[tuple[Value, ...]]
+    ) -> tuple[str, Any]:
+        return self.insert_many(table, columns, 1), list(rows)
 
     def delete_many(self, table: str, key: str, rows: int) -> str:
         return f"DELETE FROM {table} WHERE {self.in_list(key, rows)}"

@@ -16,9 +16,10 @@ from astcredit.domain.deck import DeckErrors
 from astcredit.domain.routing_plan import RouteOrder
 from astcredit.service.account_csv import AccountSheet, read_accounts, write_accounts
 from astcredit.service.account_desk import AccountDesk
-from astcredit.service.account_import import Imported
+from astcredit.service.account_import import Imported, Known
 from astcredit.service.account_ports import Account, Termination
 from astcredit.service.account_rules import AccountChange, TerminationChange
+from astcredit.service.admin_ports import AdminTransaction
 from astcredit.service.administration import Administration
 from astcredit.service.catalog_rules import ClientChange
 from astcredit.service.errors import RefusedError, StorageError
@@ -498,5 +499,60 @@ def test_more_accounts_than_a_statement_takes_go_in_and_change(database_url: str
         assert all(stored[one.name] == replace(one, id=stored[one.name].id) for one in changed)
         assert len(await at.desk.accounts("acme")) == 650
         assert len(await at.audit_rows()) == 2 * 1301
+
+    at_office(database_url, work)
+
+
+@pytest.mark.parametrize("made", ["add", "change"])
+def test_calls_go_on_while_an_import_writes(mariadb_url: str, made: str) -> None:
+    """It holds no lock on clients, though accounts refer to them: a call locks its client."""
+
+    async def work(at: Office) -> None:
+        await at.desk.add("acme", "old", AccountChange(["old"], rate_table="retail"))
+        old = await at.desk.account("old")
+        store = SqlAdministration(at.database)
+        async with store.changing_catalog() as importing, store.booking_money() as calling:
+            if made == "add":
+                new = replace(old, id=0, name="new", idents=("new",), routing_plan="plan")
+                await importing.accounts.add([new, replace(new, name="two", client="beta")], NOW_MS)
+            else:
+                await importing.accounts.change([replace(old, notes="x", rate_table="")])
+            client = await calling.client("acme")
+            assert client is not None
+            await calling.books.lock_clients([client.id])
+        assert len(await at.desk.accounts()) == (3 if made == "add" else 1)
+
+    at_office(mariadb_url, work)
+
+
+def test_what_is_changed_while_an_import_looks_at_its_file_counts(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody takes an ident of the file, and then gives it back: refused, then taken."""
+    really, meanwhile = Known.of, list[tuple[str, AccountChange]]()
+
+    async def work(at: Office) -> None:
+        async def known(transaction: AdminTransaction) -> Known:
+            found = await really(transaction)
+            if meanwhile:
+                await at.desk.set(*meanwhile.pop())
+            return found
+
+        monkeypatch.setattr(Known, "of", known)
+        await at.desk.add("acme", "desk", AccountChange(["a"]))
+        file = sheet("name,client,ident_by,ident\nnew,acme,name,b\n")
+        meanwhile.append(("desk", AccountChange(["b"])))
+        with pytest.raises(DeckErrors, match="'new' and 'desk' are both identified"):
+            await at.desk.import_sheet(file, "x.csv")
+        meanwhile.append(("desk", AccountChange(["a"])))
+        with pytest.raises(DeckErrors):  # it was taken when the file was looked at
+            await at.desk.import_sheet(file, "x.csv")
+        meanwhile.append(("desk", AccountChange(["c"], notes="other")))
+        assert (await at.desk.import_sheet(file, "x.csv")).added == 1
+        assert [account.name for account in await at.desk.accounts()] == ["desk", "new"]
+        assert [row[:2] for row in await at.audit_rows()][-2:] == [
+            ("add", "new"),
+            ("import", "x.csv"),
+        ]
 
     at_office(database_url, work)

@@ -123,6 +123,23 @@ def test_what_a_server_can_do(server: str, word: str | None, compound: bool) -> 
     assert len(sql.silently(["DELETE FROM a", "DELETE FROM b"])) == (1 if compound else 2)
 
 
+@pytest.mark.parametrize(
+    ("server", "begin"),
+    [
+        ("11.4.2-MariaDB", "SET STATEMENT foreign_key_checks = 0 FOR INSERT INTO astaccount"),
+        ("8.0.36", "INSERT /*+ SET_VAR(foreign_key_checks = OFF) */ INTO astaccount"),
+    ],
+)
+def test_children_are_inserted_without_a_look_at_their_parents(server: str, begin: str) -> None:
+    sql = MySql()
+    sql.meet(server)
+    statement, values = sql.insert_children(
+        "astaccount", ["name", "client_id"], [("a", 1), ("b", 2)]
+    )
+    assert statement == f"{begin} (name, client_id) VALUES (%s, %s), (%s, %s)"
+    assert values == ("a", 1, "b", 2)
+
+
 def test_sessions_share_a_connection_until_it_is_lost(mariadb: MariaDb, mariadb_url: str) -> None:
     async def main() -> None:
         async with opened(mariadb_url) as database:
