@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
-from typing import TextIO, TypeAlias
+from typing import Literal, TextIO, TypeAlias
 
 from astcredit.domain.instants import instant_text
 from astcredit.domain.money import amount_text, short_text
@@ -33,8 +33,11 @@ Cell: TypeAlias = str | int | bool | None
 
 FORMATS = ("table", "json", "csv")
 
-# A table that is read by a program or kept in a file has one line for each row, however long.
-UNLIMITED_WIDTH = 100_000
+BETWEEN_COLUMNS = "  "
+
+# To fold cells takes a millisecond for each row; a table that is not on a terminal has one line for
+# each row anyhow, however long.
+MOST_FOLDED = 2_000
 
 ABSENT = "-"
 _FORMULA = ("=", "+", "-", "@")
@@ -173,38 +176,55 @@ class Output:
     def _print_table(
         self, columns: Sequence[Column], rows: Sequence[Sequence[str]], header: bool = True
     ) -> None:
-        """Columns side by side. On a terminal long cells are folded; nothing is ever cut off."""
+        """Columns side by side; nothing is ever cut off. On a terminal long cells are folded, but
+        for a listing of thousands of rows, which nobody reads there."""
+        if self.stream.isatty() and len(rows) <= MOST_FOLDED:
+            self._print_folded(columns, rows, header)
+        else:
+            names = [[column.name for column in columns]] if header else []
+            self.stream.writelines(_plain_lines(columns, [*names, *rows]))
+
+    def _print_folded(
+        self, columns: Sequence[Column], rows: Sequence[Sequence[str]], header: bool
+    ) -> None:
         # Loaded here because a call's process, which prints no table, would wait for it.
         from rich.console import Console
         from rich.table import Table
         from rich.text import Text
 
-        terminal = self.stream.isatty()
-        console = Console(
-            file=self.stream,
-            width=None if terminal else UNLIMITED_WIDTH,
-            markup=False,
-            highlight=False,
-            emoji=False,
-        )
+        console = Console(file=self.stream, markup=False, highlight=False, emoji=False)
         table = Table(box=None, show_header=header, pad_edge=False, header_style="bold")
         for column in columns:
-            table.add_column(
-                column.name,
-                justify="right" if column.kind in (Kind.NUMBER, Kind.AMOUNT) else "left",
-                no_wrap=not terminal,
-                overflow="fold",
-            )
+            justify: Literal["left", "right"] = "right" if _is_right(column) else "left"
+            table.add_column(column.name, justify=justify, overflow="fold")
         for row in rows:
             table.add_row(*map(Text, row))
-        if terminal:
-            console.print(table)
-            return
-        with console.capture() as captured:
-            console.print(table)
-        # Rich fills lines up with spaces, which only make files longer.
-        for line in captured.get().splitlines():
-            print(line.rstrip(), file=self.stream)
+        console.print(table)
+
+
+def _is_right(column: Column) -> bool:
+    return column.kind in (Kind.NUMBER, Kind.AMOUNT)
+
+
+def _plain_lines(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """A line for each row, its cells padded to the widest of their column."""
+    widths = [max(map(_width, cells), default=0) for cells in zip(*rows, strict=True)]
+    right = [_is_right(column) for column in columns]
+    for row in rows:
+        cells = []
+        for cell, width, is_right in zip(row, widths, right, strict=True):
+            space = " " * (width - _width(cell))
+            cells.append(space + cell if is_right else cell + space)
+        yield f"{BETWEEN_COLUMNS.join(cells).rstrip()}\n"
+
+
+def _width(text: str) -> int:
+    """How many columns of a terminal a text takes."""
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len
+
+    return cell_len(text)
 
 
 def visible(text: str) -> str:

@@ -5,10 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Sequence
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from astcredit.cli.output import (
+    MOST_FOLDED,
+    Column,
     Output,
     amount,
     flag,
@@ -89,6 +94,41 @@ def test_a_table_on_a_terminal_folds_and_cuts_nothing(monkeypatch: pytest.Monkey
     assert lines.count("x") == 100
     assert lines.count("y") == 60
     assert max(map(len, lines.splitlines()[1:])) <= 40  # the header has escapes for bold
+
+
+def by_rich(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> str:
+    """The table as it looks on a terminal that is wide enough."""
+    stream = io.StringIO()
+    output = Output("table", stream)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", "10000")
+        output._print_folded(columns, rows, header=True)
+    return "".join(f"{line.rstrip()}\n" for line in stream.getvalue().splitlines())
+
+
+WORDS = st.text("ab é🎈漢\u0301", min_size=1, max_size=8).filter(lambda word: word == word.strip())
+
+
+@given(st.lists(st.tuples(WORDS, st.integers(-5_000, 5_000), WORDS), max_size=5))
+def test_a_plain_table_is_as_wide_as_one_on_a_terminal(rows: list[tuple[str, int, str]]) -> None:
+    columns = (text("name"), number("n"), text("漢"))
+    stream = io.StringIO()
+    Output("table", stream).rows(columns, rows)
+    shown = [
+        [visible(cell) if isinstance(cell, str) else str(cell) for cell in row] for row in rows
+    ]
+    assert stream.getvalue() == by_rich(columns, shown)
+
+
+def test_a_listing_of_thousands_of_rows_is_not_folded_on_a_terminal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """That would take a minute and more for a hundred thousand."""
+    monkeypatch.setenv("COLUMNS", "40")
+    for rows, lines in ((MOST_FOLDED, MOST_FOLDED * 3 + 1), (MOST_FOLDED + 1, MOST_FOLDED + 2)):
+        stream = Terminal()
+        Output("table", stream).rows([text("a")], [("x" * 100,)] * rows)
+        assert len(stream.getvalue().splitlines()) == lines
 
 
 HOSTILE = "[bold]\x1b[2J\nnext\u202ecod.exe\udc80 :smile: \x9b31m"
