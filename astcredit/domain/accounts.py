@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from astcredit.domain.records import record
+
 
 class IdentKind(StrEnum):
     """By what an account is recognised, in the order in which they are looked for."""
@@ -50,7 +52,7 @@ class Termination:
     enabled: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Account:
     """An account as calls are decided on it.
 

@@ -12,6 +12,7 @@ from astcredit.domain.calls import Origin
 from astcredit.domain.capacity import Direction, Level, Limit, Scope
 from astcredit.domain.identification import Identified, Identities
 from astcredit.domain.ratetable import RateTable
+from astcredit.domain.records import record
 from astcredit.domain.routing_plan import RoutingPlan
 
 
@@ -33,7 +34,7 @@ class Reseller:
     term_capacity: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ClientSettings:
     """What is configured for a client; its money is in `ClientBooks`."""
 

@@ -87,7 +87,7 @@ class Identified:
     by: By
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Entry:
     """One ident of an account. Where no other has the ident, it is a slot by itself."""
 
@@ -198,11 +198,11 @@ def _conflict_text(one: Account, other: Account, ident: Ident) -> str:
     return text if common is None else f"{text} on the gateway {shown(common)}"
 
 
-def _idents_of(account: Account) -> Iterator[Ident]:
+def _idents_of(account: Account) -> list[Ident]:
     """An account's idents; a text that is empty identifies nothing. Raises ValueError."""
-    if not _TECH_PREFIX.fullmatch(account.tech_prefix):
+    if account.tech_prefix and not _TECH_PREFIX.fullmatch(account.tech_prefix):
         raise ValueError(f"tech prefix {printable(account.tech_prefix)}: expected digits")
-    return (parse_ident(account.ident_by, text) for text in account.idents if text)
+    return [parse_ident(account.ident_by, text) for text in account.idents if text]
 
 
 class Identities:
@@ -323,9 +323,8 @@ class Identities:
             yield "endpoint", None, slot
         source = parse_source(origin.source) if origin.source else None
         if source is not None:
-            address, port = source
-            bits = int(address)
-            for shift, table in self._ipv4 if address.version == 4 else self._ipv6:
+            width, bits, port = source
+            for shift, table in self._ipv4 if width == 32 else self._ipv6:
                 if (key := bits >> shift) in table:
                     yield "address", port, table[key]
         digits = parse_callerid(origin.callerid) if origin.callerid else ""
@@ -355,18 +354,18 @@ class GrowingIdentities:
     def change(self, gone: Iterable[Account], now: Iterable[Account]) -> None:
         """Take out the accounts `gone` (their ids count), put in those of `now`, in place of the
         ones that had their ids. Raises as `Identities.of`; then this is of no use any more."""
-        now = list(now)
+        now, accounts, by_name, draft = list(now), self._accounts, self._by_name, self._draft
         for account in (*gone, *now):
-            old = self._accounts.pop(account.id, None)
-            if old is not None:
-                self._draft.take_out(old)
-                self._by_name.pop(old.name, None)
+            if account.id in accounts:
+                old = accounts.pop(account.id)
+                draft.take_out(old)
+                by_name.pop(old.name, None)
         for account in now:
-            if self._accounts.setdefault(account.id, account) is not account:
+            if accounts.setdefault(account.id, account) is not account:
                 raise ValueError(f"account id {account.id}: expected each id once")
-            self._draft.put_in(account)
-            self._by_name[account.name] = account
-        self._draft.settle()
+            draft.put_in(account)
+            by_name[account.name] = account
+        draft.settle()
 
     def identities(self) -> Identities:
         """The index."""
@@ -386,7 +385,7 @@ class _Draft:
 
     def __init__(self, tables: Mapping[_Shape, _Table]) -> None:
         self._tables: Final = dict(tables)
-        self._copied: Final[set[_Shape]] = set()
+        self._own: Final[dict[_Shape, _Table]] = {}
         self._crowded: Final[dict[tuple[_Shape, Key], list[_Change]]] = {}
 
     def take_out(self, account: Account) -> None:
@@ -401,8 +400,8 @@ class _Draft:
     def put_in(self, account: Account) -> None:
         """Raises ValueError for an ident that is none."""
         for ident in _idents_of(account):
-            entry = _Entry(account, ident)
-            table = self._table((ident.family, ident.specificity))
+            entry, shape = _Entry(account, ident), (ident.family, ident.specificity)
+            table = self._own.get(shape) or self._table(shape)
             if table.setdefault(ident.key, entry) is not entry:
                 self._note(entry, put_in=True)
 
@@ -421,10 +420,9 @@ class _Draft:
 
     def _table(self, shape: _Shape) -> _Table:
         """The table, this draft's own."""
-        if shape not in self._copied:
-            self._copied.add(shape)
-            self._tables[shape] = self._tables.get(shape, _NO_TABLE).copy()
-        return self._tables[shape]
+        if shape not in self._own:
+            self._own[shape] = self._tables[shape] = self._tables.get(shape, _NO_TABLE).copy()
+        return self._own[shape]
 
     def _note(self, entry: _Entry, put_in: bool) -> None:
         where = (entry.ident.family, entry.ident.specificity), entry.ident.key

@@ -8,21 +8,22 @@ number is its digits, `442071234567`, or the first of them and a star, `44207*`.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv6Address
 from typing import Final, Literal, TypeAlias
 
 from astcredit.domain.accounts import IdentKind
 from astcredit.domain.numbers import MOST_DIGITS
+from astcredit.domain.records import record
 from astcredit.domain.text import printable
-
-Address: TypeAlias = IPv4Address | IPv6Address
 
 Family: TypeAlias = Literal["name", "ipv4", "ipv6", "ani"]
 """Idents that can be compared with one another."""
 
 Key: TypeAlias = int | str
+
+Source: TypeAlias = tuple[int, int, int | None]
+"""Where a call comes from: how many bits its address has (32 or 128), these bits, and the port."""
 
 MOST_NAME: Final = 80
 """Characters of a name: Asterisk's accountcode has room for as many."""
@@ -38,9 +39,20 @@ MOST_PORT: Final = 65_535
 _EXACT: Final = MOST_DIGITS + 1
 """The specificity of a whole number: above that of each of its prefixes."""
 
+_IPV4: Final = 32
+_IPV6: Final = 128
+
 _MAPPED_BITS: Final = 96
 """Bits before the IPv4 address in an IPv4-mapped IPv6 address (RFC 4291, 2.5.5.2)."""
 
+_MAPPED: Final = 0xFFFF
+"""What stands in these bits."""
+
+_HEXTETS: Final = 8
+"""Groups of an IPv6 address."""
+
+_OCTETS: Final = {str(number): number for number in range(256)}
+_HEXTETS_TEXT: Final = re.compile(r"[0-9a-fA-F]{1,4}(?::[0-9a-fA-F]{1,4})*")
 _PORT: Final = re.compile(r"[0-9]{1,5}")
 _LENGTH: Final = re.compile(r"[0-9]{1,3}")
 _ANI: Final = re.compile(rf"\+?([0-9]{{1,{MOST_DIGITS}}})(\*?)")
@@ -59,7 +71,7 @@ _ANI_EXPECTED: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Ident:
     """One parsed ident; `text` is its canonical form, the only one in which it is kept.
 
@@ -88,9 +100,7 @@ def parse_ident(kind: IdentKind, text: str) -> Ident:
     Raises ValueError: one line with the value and what was expected; for a network with host bits
     the network that was probably meant.
     """
-    if kind is IdentKind.NAME:
-        return _parse_name(text)
-    return _parse_network(text) if kind is IdentKind.IP else _parse_ani(text)
+    return _PARSERS[kind](text)
 
 
 def _parse_name(text: str) -> Ident:
@@ -106,23 +116,21 @@ def _parse_network(text: str) -> Ident:
             raise ValueError
         host, port = _split_port(text)
         base, slash, length_text = host.partition("/")
-        address = _parse_address(base)
-        width = address.max_prefixlen
+        width, bits = _parse_address(base)
         length = _parse_length(length_text, base, width) if slash else width
     except ValueError:
         raise _no_ident(text, _IP_EXPECTED) from None
     shift = width - length
-    bits = int(address)
     key = bits >> shift
     if key << shift != bits:
-        network = _network_text(str(address.__class__(key << shift)), length, width, port)
+        network = _network_text(_address_text(width, key << shift), length, width, port)
         raise _no_ident(text, f"no host bits, as in {network}")
     # An IPv4 address that was accepted is in the one form that there is.
-    canonical = base if ":" not in base else str(address)
+    canonical = base if ":" not in base else _address_text(width, bits)
     return Ident(
         IdentKind.IP,
         _network_text(canonical, length, width, port),
-        "ipv4" if width == 32 else "ipv6",
+        "ipv4" if width == _IPV4 else "ipv6",
         length,
         key,
         port,
@@ -131,7 +139,7 @@ def _parse_network(text: str) -> Ident:
 
 def _parse_length(text: str, base: str, width: int) -> int:
     """The length of a network that was written `base`/`text`. Raises ValueError."""
-    mapped = width == 32 and ":" in base
+    mapped = width == _IPV4 and ":" in base
     length = int(text) - mapped * _MAPPED_BITS if _LENGTH.fullmatch(text) else -1
     if not 0 <= length <= width:
         raise ValueError(text)
@@ -142,7 +150,7 @@ def _network_text(address: str, length: int, width: int, port: int | None) -> st
     text = address if length == width else f"{address}/{length}"
     if port is None:
         return text
-    return f"{text}:{port}" if width == 32 else f"[{text}]:{port}"
+    return f"{text}:{port}" if width == _IPV4 else f"[{text}]:{port}"
 
 
 def _parse_ani(text: str) -> Ident:
@@ -153,12 +161,19 @@ def _parse_ani(text: str) -> Ident:
     return Ident(IdentKind.ANI, digits + star, "ani", len(digits) if star else _EXACT, digits)
 
 
+_PARSERS: Final = {
+    IdentKind.NAME: _parse_name,
+    IdentKind.IP: _parse_network,
+    IdentKind.ANI: _parse_ani,
+}
+
+
 def _no_ident(text: str, expected: str) -> ValueError:
     return ValueError(f"ident {printable(text, MOST_NAME)}: expected {expected}")
 
 
-def parse_source(text: str) -> tuple[Address, int | None] | None:
-    """Address and port of an `Origin.source`; None if the text is none, whatever it is.
+def parse_source(text: str) -> Source | None:
+    """What an `Origin.source` says; None if the text is none, whatever it is.
 
     An IPv4-mapped IPv6 address is its IPv4 address; the scope of an IPv6 address is dropped.
     """
@@ -166,10 +181,10 @@ def parse_source(text: str) -> tuple[Address, int | None] | None:
 
 
 @lru_cache(MOST_REMEMBERED)
-def _remembered_source(text: str) -> tuple[Address, int | None] | None:
+def _remembered_source(text: str) -> Source | None:
     try:
         host, port = _split_port(text)
-        return _parse_address(host), port
+        return *_parse_address(host), port
     except ValueError:
         return None
 
@@ -200,8 +215,55 @@ def _parse_port(text: str) -> int:
     return port
 
 
-def _parse_address(text: str) -> Address:
+def _parse_address(text: str) -> tuple[int, int]:
+    """The width and the bits of an address. Raises ValueError.
+
+    The same texts are addresses to `ipaddress`, which takes twice as long.
+    """
     if ":" not in text:
-        return IPv4Address(text)
-    address = IPv6Address(text)
-    return address.ipv4_mapped or (IPv6Address(int(address)) if address.scope_id else address)
+        return _IPV4, _parse_ipv4(text)
+    if "%" in text:
+        text, _, scope = text.partition("%")
+        if not scope or "%" in scope or "/" in scope:
+            raise ValueError(text)
+    bits = _parse_ipv6(text)
+    if bits >> _IPV4 == _MAPPED:
+        return _IPV4, bits & 0xFFFF_FFFF
+    return _IPV6, bits
+
+
+def _parse_ipv4(text: str) -> int:
+    a, b, c, d = text.split(".")  # ValueError unless there are four
+    try:
+        return _OCTETS[a] << 24 | _OCTETS[b] << 16 | _OCTETS[c] << 8 | _OCTETS[d]
+    except KeyError:
+        raise ValueError(text) from None
+
+
+def _parse_ipv6(text: str) -> int:
+    if "." in text:
+        before, _, dotted = text.rpartition(":")
+        last = _parse_ipv4(dotted)
+        text = f"{before}:{last >> 16:x}:{last & 0xFFFF:x}"
+    before, gap, behind = text.partition("::")
+    groups, others = _hextets(before), _hextets(behind)
+    missing = _HEXTETS - len(groups) - len(others)
+    if missing < 1 if gap else missing:
+        raise ValueError(text)
+    return int("".join([*groups, "0000" * missing, *others]), 16)
+
+
+def _hextets(text: str) -> list[str]:
+    """Groups of four digits; there may be none. Raises ValueError."""
+    if not text:
+        return []
+    if not _HEXTETS_TEXT.fullmatch(text):
+        raise ValueError(text)
+    return [group.rjust(4, "0") for group in text.split(":")]
+
+
+def _address_text(width: int, bits: int) -> str:
+    """The canonical text of an address."""
+    if width == _IPV4:
+        return f"{bits >> 24}.{bits >> 16 & 255}.{bits >> 8 & 255}.{bits & 255}"
+    return str(IPv6Address(bits))

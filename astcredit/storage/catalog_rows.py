@@ -35,9 +35,6 @@ _Usual: TypeAlias = Mapping[str, int | str | None]
 PORTION_ROWS = 2_000
 """Rows at a time: some ten milliseconds of work, in which no call is served."""
 
-MOST_ID = 2**63 - 1
-"""No id is above it."""
-
 PACKED_CHARACTERS = 500
 """Of a row that is packed. For longer ones MariaDB would make a temporary table on disk."""
 
@@ -237,12 +234,10 @@ async def _plain(connection: AsyncConnection, statement: Select[Any]) -> Sequenc
 
 async def _packed(connection: AsyncConnection, statement: Select[Any]) -> Sequence[_Row]:
     """The rows of one portion in one text, in no order, if the server does not cut it."""
-    columns = statement.selected_columns
-    last_id = statement.with_only_columns(columns.id).limit(1).offset(PORTION_ROWS - 1)
-    within = columns.id <= func.coalesce(last_id.correlate(None).scalar_subquery(), MOST_ID)
+    columns = statement.subquery("found").c
     row = cast(func.json_array(*columns), String(PACKED_CHARACTERS))
-    asked = statement.with_only_columns(func.count(), func.group_concat(row)).where(within)
-    count, text = (await connection.execute(asked.order_by(None).limit(None))).one()
+    asked = select(func.count(), func.group_concat(row))
+    count, text = (await connection.execute(asked)).one()
     try:
         rows: Sequence[_Row] = json.loads(f"[{text}]") if count else ()
     except ValueError:
@@ -261,7 +256,7 @@ def _client(row: _Row, settings: _Row | None) -> ClientSettings:
 
 def _account(row: _Row, settings: _Row | None, termination: Termination | None) -> Account:
     id, client_id, name, ident, ident_by = row
-    kind = _IDENT_KINDS.get(ident_by) or IdentKind(ident_by)
+    kind = _ident_kind(ident_by)
     idents = _list(ident)
     if settings is None:
         return Account(id, client_id, name, idents, ident_by=kind, termination=termination)
@@ -287,6 +282,10 @@ def _account(row: _Row, settings: _Row | None, termination: Termination | None) 
         orig_capacity,
         termination,
     )
+
+
+def _ident_kind(text: str) -> IdentKind:
+    return _IDENT_KINDS.get(text) or IdentKind(text)
 
 
 def _termination(row: Sequence[Any]) -> Termination:

@@ -1,5 +1,6 @@
-"""A million rates and a hundred thousand clients: how long an import takes, how soon it is in
-force, what calls notice of it, what it costs in memory, and how long a look-up takes.
+"""A million rates, a hundred thousand clients and accounts: how long an import takes, how soon it
+is in force, what calls notice of it, what it costs in memory, and how long it takes to look up a
+rate and to recognise an account among so many.
 
 Each database has a server of its own that answers calls all the while, one after the other. The
 price of the number that they dial changes with the deck: so the calls themselves say when it is in
@@ -16,13 +17,15 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 
 from astcredit.asterisk.simulator import SimulatedChannel, SimulationError
+from astcredit.domain.calls import Origin
+from astcredit.domain.catalog import Catalog
 from astcredit.domain.ratetable import RateTable
 from astcredit.storage.catalog import SqlCatalog, load_rates
 from astcredit.storage.database import open_database
@@ -34,6 +37,7 @@ RATES = 1_000_000
 QUICK_RATES = 100_000
 CLIENTS = 100_000
 QUICK_CLIENTS = 10_000
+ACCOUNTS_A_CLIENT = 10
 CLIENTS_AT_ONCE = 1_000
 NUMBER = "442071234567"
 """What the calls dial; 442 is in every deck, at that deck's price."""
@@ -164,15 +168,19 @@ async def import_deck(url: str, deck: Path, *options: str) -> tuple[float, float
     """Seconds of an import by the command line, of its CPU time, and when it began and ended."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     began = time.monotonic()
-    process = await asyncio.create_subprocess_exec(
-        *COMMAND, "rates", "import", "retail", str(deck), *options,
-        env=environment(url), stdout=asyncio.subprocess.DEVNULL,
-    )  # fmt: skip
-    assert await process.wait() == 0
+    await command(url, "rates", "import", "retail", str(deck), *options)
     ended = time.monotonic()
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return ended - began, cpu, began, ended
+
+
+async def command(url: str, *arguments: str) -> None:
+    """Run the command line beside everything else."""
+    process = await asyncio.create_subprocess_exec(
+        *COMMAND, *arguments, env=environment(url), stdout=asyncio.subprocess.DEVNULL
+    )
+    assert await process.wait() == 0
 
 
 async def import_beside_calls(
@@ -208,6 +216,46 @@ async def import_beside_calls(
     done.set()
     await calling
     return rows
+
+
+async def accounts_beside_calls(
+    url: str, server: RunningServer, folder: Path, accounts: int, title: str
+) -> list[Row]:
+    """Import accounts of the client that calls, while calls are answered."""
+    answers, done = Answers(), asyncio.Event()
+    calling = asyncio.create_task(calls(server, answers, done))
+    file = folder / "accounts.csv"
+    lines = (f"acme,new{number},name,new{number}\n" for number in range(accounts))
+    file.write_text("client,name,ident_by,ident\n" + "".join(lines))
+    began = time.monotonic()
+    await command(url, "account", "import", str(file))
+    ended = time.monotonic()
+    last = f"new{accounts - 1}"
+    while await asked(server, last) == "NOACCOUNT":  # noqa: ASYNC110 - the server has no event
+        await asyncio.sleep(BETWEEN_CALLS)
+    ready = time.monotonic()
+    done.set()
+    await calling
+    what = f"{title}: import of {accounts} accounts"
+    return [
+        (f"{what}, seconds", f"{ended - began:.1f}"),
+        (f"{what}, in force after its end, seconds", f"{ready - ended:.1f}"),
+        (f"{what}, longest authorization during it", answers.worst(began, ended)),
+        (f"{what}, from its end until in force", answers.worst(ended, max(ready, ended + 0.1))),
+    ]
+
+
+async def asked(server: RunningServer, accountcode: str) -> str:
+    """What one call is told; it is given up at once."""
+    channel = SimulatedChannel(
+        "127.0.0.1", server.port, f"asked-{time.time_ns()}", accountcode, NUMBER
+    )
+    await channel.run("authorize")
+    status = channel.variables.get("AC_STATUS", "ERROR")
+    if status == "ALLOWED":
+        channel.variables |= {"DIALSTATUS": "BUSY", "HANGUPCAUSE": "17"}
+        await channel.run("hangup")
+    return status
 
 
 async def in_memory(url: str) -> list[Row]:
@@ -254,6 +302,117 @@ async def many_clients(url: str, clients: int) -> list[Row]:
     ]
 
 
+Account = tuple[str, str, str]
+"""By what an account is recognised: kind, ident and tech prefix."""
+
+
+def accounts_of_many_kinds(accounts: int) -> list[Account]:
+    """A tenth are networks, of both protocols and many lengths; a fifth single addresses; a fifth
+    beginnings of callers' numbers; a tenth share addresses and are told apart by tech prefixes; all
+    others have names."""
+    tenth = accounts // 10
+    v6 = "2001:db8:{:x}:{:x}::/{}".format
+    others = accounts - 5 * tenth - tenth // 4 * 2 - tenth // 2
+    return [
+        *(("ip", f"10.{n // 256}.{n % 256}.0/{24 + n % 2}", "") for n in range(tenth // 2)),
+        *(("ip", v6(n // 65_536, n % 65_536, 64), "") for n in range(tenth // 4)),
+        *(("ip", v6(n, 0, 48), "") for n in range(60_000, 60_000 + tenth // 4)),
+        *(("ip", f"172.{n // 65_536}.{n // 256 % 256}.{n % 256}", "") for n in range(tenth)),
+        *(("ip", f"2001:db8:ffff::{n:x}", "") for n in range(tenth)),
+        *(("ani", f"{44_000_000 + n}*", "") for n in range(tenth)),
+        *(("ani", f"4420{7_000_000 + n}", "") for n in range(tenth)),
+        *(("ip", f"192.168.{n // 2_560}.{n // 10 % 256}", f"77{n % 10}") for n in range(tenth)),
+        *(("name", f"trunk-{n}", "") for n in range(others)),
+    ]  # fmt: skip
+
+
+async def fill_accounts(url: str, accounts: Sequence[Account]) -> None:
+    """Clients without money, with so many accounts each, of all kinds."""
+    clients = len(accounts) // ACCOUNTS_A_CLIENT
+    await fill(url, clients)
+    database = open_database(url)
+    columns = ("client_id", "name", "ident_by", "ident", "tech_prefix", "notes", "date_created")
+    rows = [
+        (2 + n % clients, f"account{n}", *account, "", "2026-01-01")
+        for n, account in enumerate(accounts)
+    ]
+    async with database.transaction(seconds=None) as connection:
+        await connection.exec_driver_sql("DELETE FROM astaccount WHERE name <> 'acme'")
+        for start in range(0, len(rows), CLIENTS_AT_ONCE):
+            part = rows[start : start + CLIENTS_AT_ONCE]
+            await connection.exec_driver_sql(
+                database.dialect.insert_many("astaccount", columns, len(part)),
+                tuple(value for row in part for value in row),
+            )
+    await database.close()
+
+
+async def many_accounts(url: str, accounts: int, title: str) -> list[Row]:
+    """What a start with many accounts takes, and to recognise one of them."""
+    await fill_accounts(url, accounts_of_many_kinds(accounts))
+    await _drop_rates(url)
+    database = open_database(url)
+    catalog = SqlCatalog(database, inline_rates=0)
+    began, elapsed = time.process_time(), time.monotonic()
+    loaded = await catalog.at_least(1)
+    took, elapsed = time.process_time() - began, time.monotonic() - elapsed
+    await catalog.close()
+    await database.close()
+    what = f"{title}: {len(loaded.accounts)} accounts of {len(loaded.clients)} clients"
+    rows = [(f"{what}: seconds of CPU (and in all) to load", f"{took:.2f} ({elapsed:.2f})")]
+    if title == "MariaDB":
+        rows += identification(loaded, accounts // 10)
+    return rows
+
+
+def identification(catalog: Catalog, different: int) -> list[Row]:
+    """Microseconds to recognise an account, from origins that were not seen before and from ones
+    that were."""
+    every = range(different)
+    origins = {
+        "a name": [Origin("pbx", accountcode=f"trunk-{n}") for n in every],
+        "the name in the script": [Origin("pbx", f"account{n}") for n in every],
+        "an IPv4 address": [Origin("pbx", source=_ipv4(n)) for n in every],
+        "an IPv6 address": [Origin("pbx", source=f"[2001:db8:ffff::{n:x}]:5060") for n in every],
+        "an IPv6 network": [Origin("pbx", source=f"[2001:db8:0:{n:x}::1]:5060") for n in every],
+        "a tech prefix": [Origin("pbx", source=f"{_shared(n)}:5060") for n in every],
+        "a caller's number": [_known_by_nothing_else(n, f"4420{7_000_000 + n}") for n in every],
+        "its beginning": [_known_by_nothing_else(n, f"{44_000_000 + n}123") for n in every],
+        "nothing: nobody's call": [_known_by_nothing_else(n, "33123456789") for n in every],
+    }
+    rows = []
+    for what, found in origins.items():
+        number = "77344207123" if what == "a tech prefix" else "442071234567"
+        nobody = what.startswith("nothing")
+        assert all((catalog.identify(o, number) is None) is nobody for o in found[:50]), what
+        first = _us(catalog, number, found)
+        again = _us(catalog, number, found[-1_000:] * 5)
+        rows.append((f"recognised by {what}, µs (seen before)", f"{first:.1f} ({again:.1f})"))
+    return rows
+
+
+def _ipv4(number: int) -> str:
+    return f"172.{number // 65_536}.{number // 256 % 256}.{number % 256}:5060"
+
+
+def _shared(number: int) -> str:
+    return f"192.168.{number // 2_560}.{number // 10 % 256}"
+
+
+def _known_by_nothing_else(number: int, callerid: str) -> Origin:
+    """A call that is looked for by everything else first."""
+    source = f"203.0.{number // 256 % 256}.{number % 256}:{1024 + number // 65_536}"
+    return Origin("pbx", "", "nobody", "nobody", source, f"+{callerid}")
+
+
+def _us(catalog: Catalog, number: str, origins: list[Origin]) -> float:
+    """Microseconds of CPU time that each takes."""
+    began = time.process_time()
+    for origin in origins:
+        catalog.identify(origin, number)
+    return (time.process_time() - began) / len(origins) * 1e6
+
+
 async def _drop_rates(url: str) -> None:
     """Have the clients alone measured."""
     database = open_database(url)
@@ -288,10 +447,17 @@ async def run(quick: bool) -> list[Row]:
         for title, url in found:
             await asyncio.to_thread(prepare, url, folder)  # it has an event loop of its own
             with serving(url, folder, log_level="warning") as server:
+                rows += await accounts_beside_calls(url, server, folder, clients, title)
                 rows += await import_beside_calls(url, server, folder, rates, title)
             if title == "MariaDB":
                 rows += await in_memory(url)
                 rows += await many_clients(url, clients)
+        others = folder / "accounts"
+        others.mkdir()
+        with databases(others) as empty:
+            for title, url in empty:
+                await asyncio.to_thread(prepare, url, folder)
+                rows += await many_accounts(url, clients, title)
     return rows
 
 

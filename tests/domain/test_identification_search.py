@@ -230,6 +230,7 @@ def test_a_change_gives_the_index_of_the_result_and_leaves_the_old_one(
     wanted = data.draw(st.lists(st.sampled_from(others), unique_by=id)) if others else []
     after = left | {each.id: each for each in wanted}
     assume(not any(tie(one, other) for one, other in combinations(after.values(), 2)))
+    assume(len({each.name for each in after.values()}) == len(after))
     index = Identities.of(before)
     fresh, same = Identities.of(after.values()), Identities.of(before)
     changed = index.changed([replace(each, idents=()) for each in gone], wanted)
