@@ -28,7 +28,9 @@ COLUMNS: tuple[Column, ...] = (
     text("number"),
     text("ani"),
     text("why"),
+    text("refused"),
 )
+"""Scripts read these: new ones come at the end."""
 
 
 def _address(_: click.Context, parameter: click.Parameter, value: str) -> str:
@@ -39,6 +41,9 @@ def _address(_: click.Context, parameter: click.Parameter, value: str) -> str:
 
 
 @click.command("identify", cls=Command)
+@click.option(
+    "--account", metavar="NAME", default="", help="What the script names (AC_ACCOUNT, AC_PAYER)."
+)
 @click.option("--name", default="", help="The accountcode of the channel.")
 @click.option("--endpoint", default="", help="The PJSIP endpoint of the channel.")
 @click.option(
@@ -55,20 +60,28 @@ def _address(_: click.Context, parameter: click.Parameter, value: str) -> str:
 @click.option("--node", help="The Asterisk server that the call comes to.  [default]")
 @pass_app
 def identify(
-    app: App, name: str, endpoint: str, ip: str, ani: str, number: str, node: str | None
+    app: App,
+    account: str,
+    name: str,
+    endpoint: str,
+    ip: str,
+    ani: str,
+    number: str,
+    node: str | None,
 ) -> None:
     """Show which account a call would be recognised as, and why it is not another.
 
     The number of the chosen account is the one that is rated: without its tech prefix. The exit
-    status is 1 if the call is nobody's.
+    status is 1 if the call is nobody's (NOACCOUNT) or its account is switched off (DISABLED).
 
     Example: astcredit account identify --ip 192.0.2.7:5060 --ani 02071234567 --number 7700493012
     """
-    if not (name or endpoint or ip or ani):
-        raise click.UsageError("expected at least one of --name, --endpoint, --ip and --ani")
+    if not (account or name or endpoint or ip or ani):
+        expected = "at least one of --account, --name, --endpoint, --ip and --ani"
+        raise click.UsageError(f"expected {expected}")
     from astcredit.app.links import DEFAULT_NODE
 
-    origin = Origin(node or DEFAULT_NODE, "", name, endpoint, ip, ani)
+    origin = Origin(node or DEFAULT_NODE, account, name, endpoint, ip, ani)
     numbering = _numbering(app)
     found = at_desks(app, lambda desks: desks.accounts.identify(origin, number, numbering))
     if found.considered:
@@ -77,6 +90,8 @@ def identify(
         _say(app, found, origin)
     if found.found is None:
         raise RefusedError("the call is nobody's (NOACCOUNT)")
+    if found.off:
+        raise RefusedError(f"the call is refused: {found.off} (DISABLED)")
 
 
 def _row(found: Recognition, considered: Considered) -> tuple[Cell, ...]:
@@ -92,6 +107,7 @@ def _row(found: Recognition, considered: Considered) -> tuple[Cell, ...]:
         number or None,
         found.callerid or None,
         considered.why,
+        f"DISABLED: {found.off}" if found.off and considered.chosen else None,
     )
 
 

@@ -74,7 +74,8 @@ def history(
     """Show who changed what, when, and what it was before: the newest first.
 
     KIND and NAME narrow it to one object: a block's name is PREFIX or "PREFIX CLIENT", a route's
-    "PLAN PREFIX ACCOUNT". With --format json and csv each change has all that was kept of it.
+    its id, as `route list` shows it, or "PLAN PREFIX ACCOUNT". With --format json and csv each
+    change has all that was kept of it.
 
     Example: astcredit history client acme --from 2026-11-01
     """

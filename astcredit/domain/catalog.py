@@ -127,6 +127,13 @@ class Catalog:
             return f"reseller {reseller.name!r} is disabled"
         return ""
 
+    def originator_off(self, account: Account) -> str:
+        """Why the account makes no calls (DISABLED); empty if it may."""
+        off = self.off(account)
+        if off or account.orig_enabled:
+            return off
+        return f"account {account.name!r} is disabled as an originator"
+
 
 def compile_catalog(
     version: int,

@@ -77,7 +77,7 @@ class _Screening:
         if emergency:
             routing = self._routing(emergency, Rate(emergency, "", 0))
             return self._inquiry(emergency, request.callerid, None, routing)
-        refused = self._off()
+        refused = self.catalog.originator_off(self.account)
         if refused:
             return self._refusal(AuthStatus.DISABLED, refused)
         numbering = self.policy.numbering
@@ -93,12 +93,6 @@ class _Screening:
         except InvalidNumber as error:
             return self._refusal(AuthStatus.INVALID, str(error), callerid)
         return self._to(number, callerid)
-
-    def _off(self) -> str:
-        off = self.catalog.off(self.account)
-        if off or self.account.orig_enabled:
-            return off
-        return f"account {self.account.name!r} is disabled as an originator"
 
     def _to(self, number: str, callerid: str) -> Inquiry | Decision:
         block = self.catalog.blocks.find(number, self.client.id)

@@ -11,7 +11,7 @@ from astcredit.domain.numbers import Numbering
 from astcredit.service.account_csv import AccountSheet
 from astcredit.service.account_import import Imported, Known, Plan, plan_import, write_plan
 from astcredit.service.account_ports import Account
-from astcredit.service.account_recognition import Recognition, recognise
+from astcredit.service.account_recognition import Recognition, recognise, switched_off
 from astcredit.service.account_rules import AccountChange, check_consistent, known_account
 from astcredit.service.account_ties import recognised_alike, ties
 from astcredit.service.admin_ports import AdminTransaction, Client
@@ -99,7 +99,14 @@ class AccountDesk(CatalogDesk):
 
     async def identify(self, origin: Origin, number: str, numbering: Numbering) -> Recognition:
         """Which account a call would be recognised as, and why; see `recognise`."""
-        return recognise(await self.accounts(), origin, number, numbering)
+        async with self._store.looking() as transaction:
+            told = recognise(await transaction.accounts.all(), origin, number, numbering)
+            if told.found is None:
+                return told
+            client = await known_client(transaction, told.accounts[told.found.account.id].client)
+            found = await transaction.resellers.named(client.reseller) if client.reseller else None
+            reseller = found.reseller if found else None
+            return replace(told, off=switched_off(told.found, client, reseller))
 
     async def import_sheet(
         self,

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from astcredit.domain import catalog as domain
 from astcredit.domain.calls import Origin
 from astcredit.domain.identification import Considered, Identified, Identities
 from astcredit.domain.numbers import InvalidNumber, Numbering
 from astcredit.service.account_ports import Account
 from astcredit.service.account_ties import recognised
+from astcredit.service.admin_ports import Client
 from astcredit.service.errors import RefusedError
+from astcredit.service.reseller_ports import Reseller
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +22,7 @@ class Recognition:
 
     `callerid` is the caller's number as it was compared: as it was told, or as it is written
     internationally where nobody was found by the former (`normalised`). `accounts` has the settings
-    of each account by its id.
+    of each account by its id. `off`: why the account that was found makes no calls (DISABLED).
     """
 
     found: Identified | None
@@ -27,6 +30,7 @@ class Recognition:
     callerid: str
     normalised: bool
     accounts: Mapping[int, Account]
+    off: str = ""
 
 
 def recognise(
@@ -48,6 +52,24 @@ def recognise(
     considered = identities.explain(international, number)
     changed = international != origin
     return Recognition(found, considered, international.callerid, changed, settings)
+
+
+def switched_off(found: Identified, client: Client, reseller: Reseller | None) -> str:
+    """Why a server would refuse the calls of this account as DISABLED; empty if it would not."""
+    account, resellers = found.account, {}
+    if reseller is not None:
+        resellers[reseller.id] = domain.Reseller(reseller.id, reseller.name, reseller.enabled)
+    owner = domain.ClientSettings(
+        account.client_id,
+        client.name,
+        client.currency,
+        None,
+        client.enabled,
+        reseller.id if reseller else None,
+    )
+    only = Identities.of([account])
+    catalog = domain.Catalog(0, {owner.id: owner}, {account.id: account}, only, resellers=resellers)
+    return catalog.originator_off(account)
 
 
 def _international(origin: Origin, numbering: Numbering) -> Origin:

@@ -108,4 +108,5 @@ def recognised(account: Account, idents: tuple[str, ...] | None = None) -> domai
         ident_by=account.ident_by,
         tech_prefix=account.tech_prefix,
         gateways=account.gateways,
+        orig_enabled=account.orig_enabled,
     )

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
-from astcredit.service.admin_ports import AdminStore
+from astcredit.service.admin_ports import AdminStore, AdminTransaction
 from astcredit.service.catalog_rules import require
+from astcredit.service.errors import RefusedError
 from astcredit.service.history_ports import AuditEntry, HistoryQuery, State
+from astcredit.service.naming import shown_name
+from astcredit.service.routing_rules import known_rule
 
 KINDS: Final = (
     "client",
@@ -34,6 +39,9 @@ _NAMED: Final = {
 """Kinds whose objects have names of their own, with what these are looked up by."""
 
 
+_ID: Final = re.compile(r"[0-9]{1,18}")
+
+
 class HistoryDesk:
     """Reads astaudit. Every method may raise StorageError."""
 
@@ -41,16 +49,29 @@ class HistoryDesk:
         self._store = store
 
     async def entries(self, wanted: HistoryQuery) -> Sequence[tuple[int, AuditEntry]]:
-        """What was changed, the newest first, each entry with its id.
+        """What was changed, the newest first, each entry with its id. A route can be named by its
+        id.
 
-        Raises RefusedError with the nearest name where nothing is found because of a name that
-        nothing has: an empty list would say that nothing was ever changed.
+        Raises RefusedError, with the nearest name if there is one, where nothing is found because
+        of a name that nothing has: an empty list would say that nothing was ever changed.
         """
         async with self._store.looking() as transaction:
+            if wanted.kind == "route" and wanted.name and _ID.fullmatch(wanted.name):
+                rule = await known_rule(transaction, int(wanted.name))
+                return await transaction.history.entries(replace(wanted, name=rule.name))
             found = await transaction.history.entries(wanted)
-            if not found and wanted.name is not None and wanted.kind in _NAMED:
-                await require(transaction, _NAMED[wanted.kind], wanted.name)
+            if not found and wanted.kind is not None and wanted.name is not None:
+                await _refuse_unknown(transaction, wanted.kind, wanted.name)
             return found
+
+
+async def _refuse_unknown(transaction: AdminTransaction, kind: str, name: str) -> None:
+    """Raise RefusedError for a name that nothing has; for that of an object without a name of its
+    own if nothing at all is recorded of it."""
+    if kind in _NAMED:
+        await require(transaction, _NAMED[kind], name)
+    elif not await transaction.history.entries(HistoryQuery(kind, name, limit=1)):
+        raise RefusedError(f"nothing is recorded of {kind} {shown_name(name)}")
 
 
 def changed_text(entry: AuditEntry) -> str:

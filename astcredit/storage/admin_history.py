@@ -35,7 +35,7 @@ class SqlHistory:
         statement = select(astaudit).order_by(c.id.desc()).limit(wanted.limit)
         for column, value in (
             (c.object_kind, wanted.kind),
-            (c.object_name, wanted.name),
+            (c.object_name, wanted.name and fit(astaudit, "object_name", wanted.name)),
             (c.actor, wanted.actor),
         ):
             if value is not None:

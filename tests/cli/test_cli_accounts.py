@@ -316,6 +316,35 @@ def test_identify_says_it_to_people_too(run_sqlite: Run) -> None:
     assert "ADDRESS" in run("account", "identify", "--ip", "nowhere", status=2).stderr.upper()
 
 
+def test_identify_takes_what_a_script_names(run_sqlite: Run) -> None:
+    """An own name, whatever the account is recognised by; else an ident; nothing else counts."""
+    run = run_sqlite
+    run("account", "add", "acme", "office", "--ident-by", "ip", "--ident", "10.0.0.1")
+    run("account", "add", "acme", "phone", "--ident-by", "name", "--ident", "desk")
+    chosen, other = identified(run, "--account", "office", "--name", "desk")
+    assert (chosen["account"], chosen["ident"], chosen["chosen"]) == ("office", "office", True)
+    assert (other["account"], other["chosen"]) == ("phone", False)
+    assert [one["account"] for one in identified(run, "--account", "desk")] == ["phone"]
+    assert identified(run, "--account", "nobody", status=1) == []
+
+
+def test_identify_says_that_a_call_is_refused_as_disabled(run: Run) -> None:
+    run("reseller", "add", "north")
+    run("client", "set", "acme", "--reseller", "north")
+    run("account", "add", "acme", "x", "--ident-by", "name", "--ident", "x")
+    assert [one["refused"] for one in identified(run, "--name", "x")] == [None]
+    for switched, off in (
+        (("account", "disable", "x", "--orig"), "account 'x' is disabled as an originator"),
+        (("reseller", "disable", "north"), "reseller 'north' is disabled"),
+        (("client", "disable", "acme"), "client 'acme' is disabled"),
+        (("account", "disable", "x"), "account 'x' is disabled"),
+    ):
+        run(*switched)
+        (found,) = identified(run, "--name", "x", status=1)
+        assert (found["chosen"], found["refused"]) == (True, f"DISABLED: {off}")
+        refused(run("account", "identify", "--name", "x", status=1), f"{off} (DISABLED)")
+
+
 def test_what_is_exported_is_imported_and_changes_nothing(run: Run, tmp_path: Path) -> None:
     added(run, "desk", "--notes", "=1+1, and more", "--did", "49")
     added(run, "carrier", "--proxy", "peer", "--term-rate-table", "cost")

@@ -81,6 +81,10 @@ def test_slips_of_the_keyboard_are_named(sqlite_url: str) -> None:
     astcredit(sqlite_url, "history", "clients", status=2)
     astcredit(sqlite_url, "history", "--from", "2026-02-01", "--to", "2026-01-01", status=2)
     assert astcredit(sqlite_url, "history", "route", "--format", "json").stdout == "[]\n"
+    done = astcredit(sqlite_url, "history", "route", "1", status=1)
+    assert done.stderr == "Error: there is no route 1\n"
+    done = astcredit(sqlite_url, "history", "block", "882", status=1)
+    assert done.stderr == "Error: nothing is recorded of block '882'\n"
 
 
 def test_a_hostile_name_does_not_move_the_terminal(sqlite_url: str) -> None:

@@ -8,12 +8,17 @@ from collections.abc import Awaitable, Callable
 import pytest
 from sqlalchemy import insert
 
+from astcredit.service.account_desk import AccountDesk
+from astcredit.service.account_rules import AccountChange, TerminationChange
 from astcredit.service.admin_ports import AdminTransaction
 from astcredit.service.administration import Administration
 from astcredit.service.catalog_rules import ClientChange
 from astcredit.service.errors import RefusedError
 from astcredit.service.history_desk import KINDS, HistoryDesk
 from astcredit.service.history_ports import AuditEntry, HistoryQuery
+from astcredit.service.routing_desk import RoutingDesk
+from astcredit.service.routing_ports import Place
+from astcredit.service.routing_rules import RuleChange
 from astcredit.storage.administration import SqlAdministration
 from astcredit.storage.database import Database
 from astcredit.storage.schema import upgrade
@@ -92,7 +97,35 @@ def test_an_unknown_name_is_refused_and_a_known_one_may_have_no_history(
                 await desk.entries(HistoryQuery(kind, "gama"))
         with pytest.raises(RefusedError, match="the nearest is 'gamma'"):
             await desk.entries(HistoryQuery("client", "gama"))
-        assert await desk.entries(HistoryQuery("block", "gama")) == []
+        for kind in NAMELESS:
+            with pytest.raises(RefusedError, match=f"nothing is recorded of {kind} 'gama'"):
+                await desk.entries(HistoryQuery(kind, "gama"))
+        assert await desk.entries(HistoryQuery("call", HOSTILE, until_ms=4_000)) == []
+
+    with_entries(database_url, work)
+
+
+def test_a_route_is_found_by_its_id_and_by_its_name(database_url: str) -> None:
+    """However long that is: astaudit keeps 120 characters of it."""
+    plan, account = "p" * 80, "a" * 80
+    change = AccountChange(["a"], termination=TerminationChange(proxy="peer"))
+
+    async def work(_: HistoryDesk, database: Database) -> None:
+        store, clock = SqlAdministration(database), Clock(9_000)
+        await Administration(store, "me@here", clock).add_client("acme", ClientChange())
+        await AccountDesk(store, "me@here", clock).add("acme", account, change)
+        routing = RoutingDesk(store, "me@here", clock)
+        await routing.add_plan(plan)
+        rule = await routing.add_rule(Place(plan, "44", account), RuleChange())
+        await routing.set_rule(rule.id, RuleChange(weight=7))
+        desk = HistoryDesk(store)
+        by_id = await desk.entries(HistoryQuery("route", str(rule.id)))
+        assert [entry.action for _, entry in by_id] == ["set", "add"]
+        assert await desk.entries(HistoryQuery("route", f"{plan} 44 {account}")) == by_id
+        assert await desk.entries(HistoryQuery("route", str(rule.id), until_ms=9_000)) == []
+        for unknown in ("99", "9" * 18, "0"):
+            with pytest.raises(RefusedError, match=f"there is no route {unknown}"):
+                await desk.entries(HistoryQuery("route", unknown))
 
     with_entries(database_url, work)
 
