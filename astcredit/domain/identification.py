@@ -276,7 +276,9 @@ class Identities:
     def _named(self, name: str, number: str) -> Identified | None:
         """The account that the script calls by its own name, whatever else it is recognised by.
 
-        Its tech prefix may stand before the number and need not."""
+        Its tech prefix may stand before the number and need not: a transferred leg dials what its
+        caller wrote, a forwarded one what a carrier wrote. One with + or 00 never begins with it.
+        """
         account = self._by_name.get(name)
         if account is None:
             return None

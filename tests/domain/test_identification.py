@@ -408,6 +408,26 @@ def test_an_accounts_own_name_counts_on_every_gateway_and_with_every_number() ->
     assert (found.account.id, found.number) == (1, NUMBER)
 
 
+@pytest.mark.parametrize(
+    ("dialled", "number"),
+    [
+        ("44442079999999", "442079999999"),
+        ("+442079999999", "+442079999999"),
+        ("00442079999999", "00442079999999"),
+        ("4930123456", "4930123456"),
+        ("442079999999", "2079999999"),  # a guess, and wrong here: the guides say what to dial
+    ],
+)
+def test_of_an_account_that_the_script_names_the_tech_prefix_may_be_dialled_or_not(
+    dialled: str, number: str
+) -> None:
+    identities = Identities.of([account(1, "ip", "10.0.0.5", "44"), account(2, "name", "x", "44")])
+    for name in ("acc1", "acc2"):
+        found = identities.find(origin(account=name), dialled)
+        assert found is not None
+        assert found.number == number
+
+
 # Explanations
 
 
