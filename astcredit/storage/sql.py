@@ -101,6 +101,13 @@ class SqlDialect(ABC):
     def insert_new(self, table: str, columns: Sequence[str], key: str, rows: int) -> str:
         """A statement that inserts those of so many rows whose unique key is not there yet."""
 
+    @abstractmethod
+    def insert_children(
+        self, table: str, columns: Sequence[str], rows: Sequence[tuple[Value, ...]]
+    ) -> tuple[str, Any]:
+        """A statement that inserts rows of which it is known that what they refer to is there, and
+        its values as the driver takes them. It locks nothing but these rows."""
+
     def silently(self, statements: Sequence[str]) -> Sequence[str]:
         """Statements that return no rows, in a form with as few answers as possible."""
         return statements
@@ -128,13 +135,6 @@ class SqlDialect(ABC):
         """A statement that inserts rows of many columns, of which many have one value in all rows.
         Not for a table that numbers its rows itself."""
         return self.insert_many(table, columns, len(rows)), flat(rows)
-
-    @abstractmethod
-    def insert_children(
-        self, table: str, columns: Sequence[str], rows: Sequence[tuple[Value, ...]]
-    ) -> tuple[str, Any]:
-        """A statement that inserts rows of which it is known that what they refer to is there, and
-        its values as the driver takes them. It locks nothing but these rows."""
 
 
 class MySql(SqlDialect):
