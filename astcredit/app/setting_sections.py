@@ -148,7 +148,7 @@ class QuotaSettings:
         kinds.percents(),
         "80,100",
         "When so much of a quota is spent, client and administrator are told, once each; 100: also "
-        "when what is left does not pay for a call.",
+        "when what little is left does not pay for a call.",
         unit="%",
     )
 

@@ -219,12 +219,15 @@ def watched(
 
     Looked at are calls that have ended: what is reserved for a call may be a hundred times what it
     will cost. Where these leave too little for a call that was asked for (`blocked`, see `used_up`)
-    the threshold of 100 is passed.
+    the threshold of 100 is passed, for it may never be met to the cent; but not before the one
+    below it: a dear call that a full purse could not pay says nothing of the spending.
     """
     if quota is None:
         return usage, []
-    reached = max(usage.percent(quota), 100) if blocked else usage.percent(quota)
-    blocked = blocked or usage.counted >= quota.most
+    percent = usage.percent(quota)
+    nearly = max((threshold for threshold in thresholds if threshold < 100), default=0)
+    blocked = usage.counted >= quota.most or (blocked and percent >= nearly)
+    reached = max(percent, 100) if blocked else percent
     over = [threshold for threshold in sorted(thresholds) if threshold <= reached]
     first_blocked = now_ms if blocked and usage.blocked_ms is None else usage.blocked_ms
     usage = replace(usage, quota=quota.most, blocked_ms=first_blocked)

@@ -216,7 +216,8 @@ def thresholds_told(
         (500, 100, False, []),
         (85, 100, False, []),  # the quota was raised: of this threshold was told
         (97, 80, True, [100]),  # refused: what is left does not pay
-        (10, 0, True, [80, 100]),
+        (80, 0, True, [80, 100]),
+        (79, 0, True, []),  # a dear call: much of the quota is left
         (97, 100, True, []),
     ],
 )
@@ -334,10 +335,29 @@ def test_without_a_quota_nothing_is_watched() -> None:
     assert watched(usage, None, (80,), NOW_MS, blocked=False) == (usage, [])
 
 
-@pytest.mark.parametrize(("thresholds", "told"), [((), []), ((150,), []), ((50,), [50])])
-def test_a_refusal_is_remembered_whatever_thresholds_are_set(
-    thresholds: tuple[int, ...], told: list[int]
+@pytest.mark.parametrize(
+    ("thresholds", "spent", "told"),
+    [
+        ((), 1, []),
+        ((150,), 1, []),
+        ((100,), 1, [100]),
+        ((80, 100), 80, [80, 100]),
+        ((50,), 50, [50]),
+        ((90, 80, 100, 120), 90, [80, 90, 100]),
+    ],
+)
+def test_a_refusal_passes_the_threshold_of_a_hundred(
+    thresholds: tuple[int, ...], spent: int, told: list[int]
 ) -> None:
-    seen, passed = watched(Usage(spent=1), MONTHLY, thresholds, NOW_MS, blocked=True)
+    seen, passed = watched(Usage(spent=spent), MONTHLY, thresholds, NOW_MS, blocked=True)
     assert [p.threshold for p in passed] == told
     assert seen.blocked_ms == NOW_MS
+
+
+@pytest.mark.parametrize("thresholds", [(80, 100), (80,), (50, 80, 100)])
+def test_a_dear_call_that_is_refused_says_nothing_of_what_was_spent(
+    thresholds: tuple[int, ...],
+) -> None:
+    seen, passed = watched(Usage(spent=79), MONTHLY, thresholds, NOW_MS, blocked=True)
+    assert [p.threshold for p in passed if p.threshold > 79] == []
+    assert seen.blocked_ms is None

@@ -400,11 +400,13 @@ def test_a_refusal_tells_of_the_last_threshold_where_ended_calls_leave_too_littl
     """What is left does not pay, and would not with nothing reserved."""
     it = exchange(with_quota(daily=119_999))
     spend(it, 1, 60)
-    it.play(request(2))
-    assert references(it) == []
-    assert told(it.play(request(3, dialled="33123"))) == ["QUOTA"]
+    assert told(it.play(request(2, dialled="33123"))) == ["QUOTA"]
+    assert (references(it), usage(it, DAY).blocked_ms) == ([], None)  # it was a dear call
+    spend(it, 3, 40)
+    assert references(it) == [f"quota:1:{DAY}:80"]
+    assert told(it.play(request(4, dialled="33123"))) == ["QUOTA"]
     assert references(it) == [f"quota:1:{DAY}:80", f"quota:1:{DAY}:100"]
-    assert {alert.facts["percent"] for alert in it.books.alerts} == {"50"}
+    assert [alert.facts["percent"] for alert in it.books.alerts] == ["83", "83"]
 
 
 def test_who_is_blocked_by_reservations_is_not_when_they_are_released() -> None:
@@ -429,7 +431,7 @@ def test_who_has_spent_all_is_blocked_from_the_end_of_that_call_on() -> None:
 
 def test_who_cannot_pay_a_dear_call_is_blocked_until_it_can_make_another() -> None:
     it = exchange(with_quota(daily=119_999))
-    spend(it, 1, 60)
+    spend(it, 1, 100)
     it.play(request(2, dialled="33123"), request(3, dialled="4930123456"))  # that one is free
     assert usage(it, DAY).blocked_ms == NOW_MS
     it.play(request(4))
@@ -437,8 +439,8 @@ def test_who_cannot_pay_a_dear_call_is_blocked_until_it_can_make_another() -> No
 
 
 def test_every_quota_that_is_used_up_is_told_of_by_one_refusal() -> None:
-    it = exchange(with_quota(monthly=119_999, daily=100_000))
-    spend(it, 1, 60)
+    it = exchange(with_quota(monthly=119_999, daily=110_000))
+    spend(it, 1, 100)
     assert told(it.play(request(2, dialled="33123"))) == ["QUOTA"]
     assert Counter(references(it)) == Counter(
         f"quota:1:{period}:{t}" for period in (MONTH, DAY) for t in (80, 100)
