@@ -44,10 +44,10 @@ RATES, QUICK_RATES = (100, 250, 350), (250,)
 MUST_PASS = 100
 """At this and less a call that fails fails the run; above it is looked for the end: two cores on
 which Asterisk alone takes 7 to 11 ms a call cannot carry 250 calls a second."""
-LOAD_SECONDS, QUICK_LOAD_SECONDS = 20, 5
+LOAD_SECONDS, QUICK_LOAD_SECONDS = 20, 3
 TALK_SECONDS = 0.2
 ROUNDS, CALLS_A_ROUND = 10, 20
-QUICK_ROUNDS, QUICK_CALLS_A_ROUND = 5, 10
+QUICK_ROUNDS, QUICK_CALLS_A_ROUND = 4, 10
 """One call at a time: stub and controller take turns, so that the machine's moods meet both."""
 PAUSE_SECONDS = 0.05
 """Between two of them: the hangup of the one is not what the other waits for."""

@@ -79,7 +79,7 @@ def main() -> int:
                 quick=given.quick,
                 rounds=rounds,
                 cores=os.cpu_count() or 1,
-                history=given.history or (100_000 if given.quick else 1_000_000),
+                history=given.history or (50_000 if given.quick else 1_000_000),
             )
             for name in given.parts or PARTS:
                 faults.extend(f"{name}: {fault}" for fault in carry_out(name, bench, report))

@@ -13,7 +13,7 @@ HOLD_SECONDS = 0.1
 """How long a call stays up for real, so that its answer and its end are not in one piece of events.
 The events say up to two minutes."""
 SECONDS = 5.0
-QUICK_SECONDS = 1.5
+QUICK_SECONDS = 1.0
 """How long a load lasts; some last a multiple of it."""
 
 

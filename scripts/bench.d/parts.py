@@ -10,8 +10,8 @@ from report import Report
 from rows import FULL_CALL, POOR, POOR_CALLS
 from stage import CLIENTS, BenchError
 
-LEVELS = (1, 4, 16, 64, 256, 512)
-UNBATCHED_LEVELS = (1, 4, 16, 64, 256)
+LEVELS, QUICK_LEVELS = (1, 4, 16, 64, 256, 512), (1, 16, 64, 256)
+UNBATCHED_LEVELS, QUICK_UNBATCHED_LEVELS = (1, 4, 16, 64, 256), (1, 16)
 """Above this a queue of single transactions takes longer than Asterisk waits for an answer."""
 UNBATCHED = {
     "batch_max_operations": "1",
@@ -28,8 +28,9 @@ def throughput(bench: Bench, report: Report) -> None:
     """Calls a second at growing concurrency, of many clients and of one, and without batches."""
     with bench.stage.database() as database, bench.stage.serving(database) as server:
         bench.warm_up(database, server)
+        levels = QUICK_LEVELS if bench.quick else LEVELS
         rounds = [
-            [bench.closed(database, server, level) for level in LEVELS] for _ in range(bench.rounds)
+            [bench.closed(database, server, level) for level in levels] for _ in range(bench.rounds)
         ]
         many = [median(samples) for samples in zip(*rounds, strict=True)]
         report.samples("throughput", f"Throughput, {CLIENTS} clients", many)
@@ -60,8 +61,9 @@ def _unbatched(bench: Bench, report: Report) -> Sample:
         bench.stage.serving(database, **UNBATCHED) as server,
     ):
         bench.warm_up(database, server)
+        levels = QUICK_UNBATCHED_LEVELS if bench.quick else UNBATCHED_LEVELS
         rounds = [
-            [bench.closed(database, server, level, may_fail=True) for level in UNBATCHED_LEVELS]
+            [bench.closed(database, server, level, may_fail=True) for level in levels]
             for _ in range(bench.rounds)
         ]
         bench.check(database)

@@ -129,7 +129,7 @@ def workers(bench: Bench, report: Report) -> None:
 
 def growth(bench: Bench, report: Report) -> None:
     """Many calls, one after the other: what the server holds must not grow with them."""
-    steps, share = (4, 2_000) if bench.quick else (8, 25_000)
+    steps, share = (3, 1_500) if bench.quick else (8, 25_000)
     rows = []
     with bench.stage.database() as database, bench.stage.serving(database) as server:
         bench.warm_up(database, server)
