@@ -32,12 +32,12 @@ def check_zone(name: str) -> str:
 
 def month_of(instant_ms: int, zone: str) -> str:
     """The month in which an instant is, in the zone."""
-    return _local(instant_ms, zone).strftime("%Y-%m")
+    return _day(instant_ms // 1000, zone)[: len("2026-11")]
 
 
 def day_of(instant_ms: int, zone: str) -> str:
     """The day in which an instant is, in the zone."""
-    return _local(instant_ms, zone).strftime("%Y-%m-%d")
+    return _day(instant_ms // 1000, zone)
 
 
 def bounds(period: str, zone: str) -> tuple[int, int]:
@@ -73,8 +73,9 @@ def _zone(name: str) -> tzinfo:
     return UTC if name == "UTC" else ZoneInfo(name)
 
 
-def _local(instant_ms: int, zone: str) -> datetime:
-    return datetime.fromtimestamp(instant_ms // 1000, _zone(zone))
+@lru_cache(MOST_ZONES)  # a thousand calls begin in one second
+def _day(second: int, zone: str) -> str:
+    return datetime.fromtimestamp(second, _zone(zone)).strftime("%Y-%m-%d")
 
 
 def _begin(day: date, zone: str) -> int:
