@@ -119,6 +119,12 @@ class Inquiry:
         for route in self.routing.routes if self.routing else ():
             yield from self.occupancy(route).shared()
 
+    def limited(self) -> Iterator[Level]:
+        """Those of them that have a limit: what the decision may depend on."""
+        routes = self.routing.routes if self.routing else ()
+        for limits in (self.limits, *(route.limits for route in routes)):
+            yield from (limit.level for limit in limits if limit.most is not None)
+
     def occupancy(self, route: Route | None) -> Occupancy:
         """Where the call is counted if it takes that route."""
         if route is None:

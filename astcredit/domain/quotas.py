@@ -140,13 +140,18 @@ class QuotaLimits:
     def __bool__(self) -> bool:
         return self.monthly is not None or self.daily is not None
 
+    @property
+    def kept(self) -> bool:
+        """Whether it is counted what the client spends in its periods."""
+        return bool(self) or self.counted
+
     def periods(self, now_ms: int) -> tuple[str, ...]:
         """The month and the day in which a call that begins now is counted; none for a client
         that never had a quota.
 
         Both are counted if there is one quota, so that the other can be set at any time.
         """
-        return self.calendar(now_ms) if self or self.counted else ()
+        return self.calendar(now_ms) if self.kept else ()
 
     def calendar(self, now_ms: int) -> tuple[str, str]:
         """The month and the day of an instant, quotas or not."""

@@ -131,16 +131,17 @@ class Batch:
         decision = self._decision(request)
         if self._answers.ahead and self._is_bounded(request, decision):
             return Postponed()
-        expires_at_ms = self._policy.expires_at_ms(self._now_ms, decision.seconds)
-        new = NewCall(request, decision, self._now_ms, expires_at_ms)
+        now_ms = self._now_ms
+        expires_at_ms = self._policy.expires_at_ms(now_ms, decision.seconds)
         if not decision.allowed:
             if self._denied_cdr:
-                self.changes.calls.append(new)
+                self.changes.calls.append(NewCall(request, decision, now_ms, expires_at_ms))
             self._block(decision)
         elif decision.client is not None:
-            self.changes.calls.append(new)
+            call = _open_call(request, decision, now_ms, expires_at_ms)
+            self.changes.calls.append(NewCall(request, decision, now_ms, expires_at_ms, call))
             self._set_client(decision.client)
-            self._open(new, decision)
+            self._open(call, decision.client)
         return decision
 
     def _decision(self, request: CallRequest) -> Decision:
@@ -177,36 +178,12 @@ class Batch:
             usage = self._usages.get((decision.client.id, quota.period), UNUSED)
             self._watch(decision.client, quota.period, usage, blocked=True)
 
-    def _open(self, new: NewCall, decision: Decision) -> None:
-        request = new.request
-        assert decision.client is not None
-        assert decision.rate is not None
-        assert decision.occupancy is not None
-        call = OpenCall(
-            call_id=request.call_id,
-            client_id=decision.client.id,
-            node=request.node,
-            uniqueid=request.uniqueid,
-            leg_uniqueid=None,
-            state=CallState.OPEN,
-            rate=decision.rate,
-            reserved=decision.reserved,
-            seconds=decision.seconds,
-            created_at_ms=new.created_at_ms,
-            expires_at_ms=new.expires_at_ms,
-            dialed_at_ms=None,
-            answered_at_ms=None,
-            occupancy=decision.occupancy,
-            number=decision.number,
-            callerid=decision.callerid,
-            cost_rate=decision.route.rate if decision.route else None,
-            periods=decision.periods,
-        )
+    def _open(self, call: OpenCall, client: ClientBooks) -> None:
         self._calls.put(call)
         self._use(call.occupancy, 1)
         for period in call.periods:
             usage = self._usages.get((call.client_id, period), UNUSED)
-            quota = decision.client.quotas.quota_of(period)
+            quota = client.quotas.quota_of(period)
             self._set_usage((call.client_id, period), usage.reserve(call.reserved, quota))
 
     def _reroute(self, request: RouteRequest) -> Rerouted | NoFurtherRoute:
@@ -241,7 +218,8 @@ class Batch:
             return NOTHING
         # It may be answered already: by its caller's report, by another clock than Asterisk's.
         if call is not None:
-            self._calls.put(_answered(call, event))
+            at_ms, dialed_at_ms = event.answered_at_ms, event.dialed_at_ms
+            self._calls.put(call.answered(event.leg_uniqueid, dialed_at_ms, at_ms))
         else:
             self._answered[call_id] = event.leg_uniqueid
         return self._keep_answer(
@@ -381,11 +359,30 @@ class Batch:
         self.changes.clients[client.id] = client
 
 
-def _answered(call: OpenCall, event: LegAnswered) -> OpenCall:
-    return replace(
-        call,
-        state=after(call.state, CallEvent.ANSWER) or call.state,
-        leg_uniqueid=event.leg_uniqueid,
-        answered_at_ms=event.answered_at_ms,
-        dialed_at_ms=event.dialed_at_ms,
+def _open_call(
+    request: CallRequest, decision: Decision, now_ms: int, expires_at_ms: int
+) -> OpenCall:
+    """The call that a decision allows."""
+    assert decision.client is not None
+    assert decision.rate is not None
+    assert decision.occupancy is not None
+    return OpenCall(
+        call_id=request.call_id,
+        client_id=decision.client.id,
+        node=request.node,
+        uniqueid=request.uniqueid,
+        leg_uniqueid=None,
+        state=CallState.OPEN,
+        rate=decision.rate,
+        reserved=decision.reserved,
+        seconds=decision.seconds,
+        created_at_ms=now_ms,
+        expires_at_ms=expires_at_ms,
+        dialed_at_ms=None,
+        answered_at_ms=None,
+        occupancy=decision.occupancy,
+        number=decision.number,
+        callerid=decision.callerid,
+        cost_rate=decision.route.rate if decision.route else None,
+        periods=decision.periods,
     )

@@ -4,6 +4,7 @@ AstcreditError
 ├── RefusedError          the user asked for something that cannot be done; the text is for them
 └── StorageError          the database
     ├── TransientError    may pass: deadlock, lost connection, full disk; nothing was committed
+    │   └── Outdated      what was taken for granted was not so; nothing was committed
     ├── CommitUnknown     the connection was lost at COMMIT: it may or may not have happened
     └── PoisonError       the data of some operation in the transaction is not acceptable
 """
@@ -25,6 +26,10 @@ class StorageError(AstcreditError):
 
 class TransientError(StorageError):
     """A failure before COMMIT that blames no value: deadlock, lost connection, full disk."""
+
+
+class Outdated(TransientError):  # noqa: N818 - a state of knowledge, as the next one
+    """A row is not what it was taken for (`Wanted.guess`)."""
 
 
 class CommitUnknown(StorageError):  # noqa: N818 - it is a state of knowledge, not a fault

@@ -9,7 +9,8 @@ Every operation may be repeated. An end that finds its call settled changes noth
 whose CDR is already there was committed by an attempt whose COMMIT got no answer: it keeps the
 answer of that attempt (`carried`) and is not booked again. So does a request for a next route
 whose call is on that route already. That is asked under the client's lock, which the lost
-attempt held until it was over.
+attempt held until it was over. One that took its rows for granted may come to the database later
+than that; then it finds the CDR there, or the call in another state, and nothing of it is done.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from astcredit.domain.quotas import ClientPeriod
 from astcredit.domain.routing import Routing
 from astcredit.domain.screening import route, screen
 from astcredit.service.batch import Batch, BatchAnswers, BatchRows
+from astcredit.service.errors import Outdated
 from astcredit.service.operations import (
     Expire,
     Gone,
@@ -106,17 +108,21 @@ class Ledger:
         asked = _Asked(operations, carried, ahead)
         try:
             await self._attempt(asked, outcomes, guess=True)
+            return
+        except Outdated:
+            pass  # another server was faster
         except _NewerCatalog as newer:
             await self._catalog.at_least(newer.version)
             self._looked_for = newer.version
-            # It may change again meanwhile, and again: now the transaction is asked first.
-            await self._attempt(asked, outcomes, guess=False)
+        # It may change again meanwhile, and again: now the transaction is asked first.
+        await self._attempt(asked, outcomes, guess=False)
 
     async def _attempt(self, asked: _Asked, outcomes: list[Outcome], *, guess: bool) -> None:
         """Apply the operations in one transaction, with the catalog as the transaction sees it.
 
         The newest catalog known here is nearly always the newest there is. With `guess` it is taken
-        for that, and the rows are locked in the same step that tells whether it was.
+        for that, and the rows are locked in the same step that tells whether it was; or not even
+        locked before they are written (`Wanted.guess`).
         """
         outcomes.clear()
         operations = asked.operations
@@ -127,7 +133,7 @@ class Ledger:
                 seen = await transaction.lock(Wanted(version=True))
                 catalog = await self._catalog.at_least(seen.version)
             opening = _Opening(asked, self._screened(operations, catalog))
-            opened = await self._open(transaction, opening, version=asks and guess)
+            opened = await self._open(transaction, opening, version=asks and guess, guess=guess)
             if opened.version > max(catalog.version, self._looked_for):
                 raise _NewerCatalog(opened.version)
             batch = await self._batch(transaction, catalog, opening, opened)
@@ -136,7 +142,7 @@ class Ledger:
                 await transaction.write(batch.changes)
 
     async def _open(
-        self, transaction: BooksTransaction, opening: _Opening, *, version: bool
+        self, transaction: BooksTransaction, opening: _Opening, *, version: bool, guess: bool
     ) -> Locked:
         """Find the open calls that are meant, and lock all that can be known to be needed."""
         call_ids, channels = opening.whole
@@ -144,6 +150,7 @@ class Ledger:
             opening.found = await transaction.find(call_ids, channels)
         return await transaction.lock(
             Wanted(
+                guess=guess and not opening.reroutes,
                 version=version,
                 clients=opening.clients(),
                 calls=opening.found,
@@ -151,6 +158,7 @@ class Ledger:
                 # What counters a next route touches is known once its call is read; all are locked
                 # in one order, so none before.
                 levels=() if opening.reroutes else opening.levels(),
+                limits=opening.limits(),
                 recorded=opening.requests() & set(opening.asked.carried),
                 nodes=opening.nodes(),
             )
@@ -276,6 +284,11 @@ class _Opening:
         for call in self.found.values():
             levels.update(call.occupancy.shared())
         return levels
+
+    def limits(self) -> set[Level]:
+        """Those of them on which a decision depends."""
+        found = self.screened.values()
+        return {level for one in found if isinstance(one, Inquiry) for level in one.limited()}
 
     def nodes(self) -> set[str]:
         """The servers of calls of which it is asked up to when they were heard of."""

@@ -73,12 +73,13 @@ class OpenOnNode:
 
 @record
 class NewCall:
-    """The first half of a CDR; with a reservation when `decision` allows the call."""
+    """The first half of a CDR; `call` has the reservation, if `decision` allows it."""
 
     request: CallRequest
     decision: Decision
     created_at_ms: int
     expires_at_ms: int
+    call: OpenCall | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,14 +140,22 @@ class Wanted:
     their ids, counters of `levels` in that of their keys. `calls`: those of them that are still
     open. `answered`: likewise, of which nothing but their answer is to be noted: they are locked
     against being ended meanwhile, their clients are not. `recorded`: those of the ids that have a
-    CDR. `nodes`: up to when all that happened there is on record.
+    CDR. `nodes`: up to when all that happened there is on record. `limits`: those of `levels` on
+    which a decision depends; the others are locked for the sake of the order alone.
+
+    `guess`: what is nearly always so may be taken for granted and need not be read: that clients'
+    books and calls are as the last transactions left them, and that calls of `answered` are open
+    and without a leg. What is written proves it; where it was not so the transaction fails with
+    Outdated.
     """
 
+    guess: bool = False
     version: bool = False
     clients: Collection[int] = ()
     calls: Collection[str] = ()
     answered: Collection[str] = ()
     levels: Collection[Level] = ()
+    limits: Collection[Level] = ()
     recorded: Collection[str] = ()
     nodes: Collection[str] = ()
 

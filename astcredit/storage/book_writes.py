@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from operator import itemgetter
 
+from astcredit.domain.books import ClientBooks
 from astcredit.domain.capacity import Uses
 from astcredit.domain.instants import instant_text
 from astcredit.domain.settlement import Settlement
 from astcredit.service.operations import Answered, Rerouted
 from astcredit.service.ports import Changes
 from astcredit.storage import rows
-from astcredit.storage.sql import SqlDialect, Statement, Value, flat
+from astcredit.storage.guesses import Guesses
+from astcredit.storage.sql import NO_MATTER, SqlDialect, Statement, Value, Was, flat
 
 
 class BookWrites:
@@ -20,9 +22,11 @@ class BookWrites:
     def __init__(self, sql: SqlDialect) -> None:
         self._sql = sql
 
-    def written(self, changes: Changes) -> Iterator[Statement]:
-        """Everything: first what the later rows refer to."""
+    def written(self, changes: Changes, guesses: Guesses) -> Iterator[Statement]:
+        """Everything: first what locks the clients, if they are not locked, then what the later
+        rows refer to."""
         sql, allowed = self._sql, [call for call in changes.calls if call.decision.allowed]
+        yield from self._clients(changes.clients, guesses)
         yield from self._insert(
             "astcdr", rows.CDR_BEGIN, [rows.cdr_row(sql, call) for call in changes.calls], wide=True
         )
@@ -30,13 +34,11 @@ class BookWrites:
             "astcreditres", rows.RESERVATION, [rows.reservation_row(sql, call) for call in allowed]
         )
         yield from self._reroutes(changes.rerouted)
-        yield from self._answers(changes.answered)
-        yield from self._endings(changes.settlements)
+        yield from self._answers(changes.answered, guesses)
+        yield from self._endings(changes.settlements, guesses)
         yield from self._insert(
             "astledger", rows.LEDGER, [rows.ledger_row(sql, entry) for entry in changes.ledger]
         )
-        clients = [rows.client_row(sql, books) for books in changes.clients.values()]
-        yield from self._update("astclient", "id", rows.CLIENT, clients)
         yield from self.counted({level: calls for level, calls in changes.uses.items() if calls})
         usages = sorted(changes.usages.items(), key=itemgetter(0))
         yield from self._put(
@@ -59,6 +61,15 @@ class BookWrites:
             statement = self._sql.add_many("astcapacity", rows.CAPACITY, "id", "calls", len(uses))
             yield statement, flat(rows.capacity_row(level, uses[level]) for level in ordered)
 
+    def _clients(self, changed: Mapping[int, ClientBooks], guesses: Guesses) -> Iterator[Statement]:
+        # One that was refused proves that it had no more when its row is written as it was.
+        books = {**guesses.clients, **changed}
+        was = rows.client_was(self._sql, guesses.clients.values()) if guesses.clients else NO_MATTER
+        written = [rows.client_row(self._sql, client) for client in books.values()]
+        yield from self._update("astclient", "id", rows.CLIENT, written, was)
+        if guesses.version is not None:
+            yield self._sql.required_version(guesses.version), ()
+
     def _reroutes(self, rerouted: Sequence[Rerouted]) -> Iterator[Statement]:
         # A call may go through several routes in one batch: its last one is what is written.
         calls = list({event.call.call_id: event.call for event in rerouted}.values())
@@ -67,19 +78,30 @@ class BookWrites:
         held = [rows.reservation_reroute_row(call) for call in calls]
         yield from self._update("astcreditres", "call_id", rows.RESERVATION_REROUTE, held)
 
-    def _answers(self, answered: Sequence[Answered]) -> Iterator[Statement]:
+    def _answers(self, answered: Sequence[Answered], guesses: Guesses) -> Iterator[Statement]:
         # A call may be told answered twice in one batch, by its caller's report and by the event:
         # its last state is what is written.
         last = {answer.call_id: answer for answer in answered}
-        changed = [rows.answer_row(answer) for answer in last.values()]
-        yield from self._update("astcdr", "id", rows.CDR_ANSWER, changed)
+        guessed = guesses.answered.keys() | guesses.calls.keys()
+        sure = [rows.answer_row(last[id]) for id in last if id not in guessed]
+        yield from self._update("astcdr", "id", rows.CDR_ANSWER, sure)
+        # In one order, for they are locked here.
+        unsure = [rows.answer_row(last[id]) for id in sorted(last) if id in guessed]
+        yield from self._update(
+            "astcdr", "id", rows.CDR_ANSWER, unsure, rows.unanswered(len(unsure))
+        )
 
-    def _endings(self, settlements: Sequence[Settlement]) -> Iterator[Statement]:
+    def _endings(self, settlements: Sequence[Settlement], guesses: Guesses) -> Iterator[Statement]:
+        if not settlements:
+            return
+        # The reservation first, as whoever locks a call does.
+        ids = [settlement.call.call_id for settlement in settlements]
+        yield self._sql.delete_many("astcreditres", "call_id", len(ids)), ids
+        was = NO_MATTER
+        if guesses.calls:
+            was = rows.call_was([settlement.call for settlement in settlements])
         ended = [rows.ending_row(self._sql, settlement) for settlement in settlements]
-        yield from self._update("astcdr", "id", rows.CDR_END, ended)
-        if settlements:
-            ids = [settlement.call.call_id for settlement in settlements]
-            yield self._sql.delete_many("astcreditres", "call_id", len(ids)), ids
+        yield from self._update("astcdr", "id", rows.CDR_END, ended, was)
 
     def _insert(
         self,
@@ -110,10 +132,17 @@ class BookWrites:
             yield self._sql.put_many(table, columns, key, len(values)), flat(values)
 
     def _update(
-        self, table: str, key: str, columns: Sequence[str], values: Sequence[Sequence[Value]]
+        self,
+        table: str,
+        key: str,
+        columns: Sequence[str],
+        values: Sequence[Sequence[Value]],
+        was: Was = NO_MATTER,
     ) -> Iterator[Statement]:
         if values:
-            yield self._sql.update_many(table, key, columns, values)
+            yield self._sql.update_many(table, key, columns, values, was)
+            if was.expressions:
+                yield self._sql.required(len(values)), ()
 
 
 def without_nulls(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any, TypeVar, cast
 
 from astcredit.domain.books import ClientBooks, OpenCall
 from astcredit.domain.capacity import Level, Uses
 from astcredit.domain.instants import instant_text
 from astcredit.domain.quotas import ClientPeriod, Usage
-from astcredit.service.errors import StorageError
+from astcredit.service.errors import Outdated, StorageError
 from astcredit.service.ports import (
     Changes,
     Channel,
@@ -24,6 +25,7 @@ from astcredit.storage import rows, tables
 from astcredit.storage.book_reads import BookReads
 from astcredit.storage.book_writes import BookWrites
 from astcredit.storage.database import Database
+from astcredit.storage.guesses import Guesses, Memory, Seen
 from astcredit.storage.sessions import CoreSession, Question, Session
 from astcredit.storage.sql import SqlDialect
 from astcredit.storage.tables import fit
@@ -37,12 +39,24 @@ class SqlBooks:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._reads = BookReads(database.dialect)
+        self._memory = Memory()
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[SqlBooksTransaction]:
         """A transaction on the books; see the port."""
-        async with self._database.session() as session:
-            yield SqlBooksTransaction(session, self._database.dialect)
+        memory = self._memory
+        transaction = None
+        try:
+            async with self._database.session() as session:
+                transaction = SqlBooksTransaction(session, self._database.dialect, memory)
+                yield transaction
+                await transaction.prove()
+        except BaseException as error:
+            if transaction is not None:
+                outdated = isinstance(error, Outdated)
+                memory.forget(transaction.seen, transaction.guesses, outdated=outdated)
+            raise
+        memory.keep(transaction.seen, transaction.guesses)
 
     async def expired(self, now_ms: int, most: int) -> Sequence[str]:
         """Ids of calls whose reservation is past its last possible second."""
@@ -99,10 +113,14 @@ class SqlBooks:
 class SqlBooksTransaction:
     """One transaction. Implements `astcredit.service.ports.BooksTransaction`."""
 
-    def __init__(self, session: Session, dialect: SqlDialect) -> None:
+    def __init__(self, session: Session, dialect: SqlDialect, memory: Memory | None = None) -> None:
         self.session = session
         self._reads = BookReads(dialect)
         self._writes = BookWrites(dialect)
+        self._memory = memory
+        self._written = False
+        self.seen = Seen()
+        self.guesses = Guesses()
 
     async def find(
         self, call_ids: Collection[str], channels: Collection[Channel]
@@ -112,6 +130,21 @@ class SqlBooksTransaction:
 
     async def lock(self, wanted: Wanted) -> Locked:
         """Lock and read rows, all in one go; see the port."""
+        guessed = Guesses()
+        if wanted.guess and self._memory is not None and self.session.proves:
+            guessed = self.guesses = self._memory.guess(wanted)
+        if guessed.clients:
+            # Nothing depends on counters without a limit; to be changed they need not be read.
+            calls, uses = [*guessed.calls.values()], dict.fromkeys(wanted.levels, 0)
+            locked = Locked(guessed.version or 0, guessed.clients, calls, uses)
+        else:
+            locked = await self._locked(replace(wanted, answered=()) if guessed else wanted)
+        if wanted.version:
+            self.seen.version = locked.version
+        self.seen.clients.update(locked.clients)
+        return replace(locked, answered=guessed.answered) if guessed.answered else locked
+
+    async def _locked(self, wanted: Wanted) -> Locked:
         reads, by_key = self._reads, {level.key: level for level in wanted.levels}
         asked: dict[str, Question[Any]] = {}
         if wanted.version:
@@ -172,5 +205,13 @@ class SqlBooksTransaction:
 
     async def write(self, changes: Changes) -> None:
         """Write everything."""
-        for statement, values in self._writes.written(changes):
+        self.seen.clients.update(changes.clients)
+        self.seen.changes = changes
+        self._written = True
+        for statement, values in self._writes.written(changes, self.guesses):
             await self.session.run(statement, values)
+
+    async def prove(self) -> None:
+        """What was taken for granted is proved by what is written; if nothing is, it is now."""
+        if self.guesses and not self._written:
+            await self.write(Changes())

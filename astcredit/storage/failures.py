@@ -8,7 +8,14 @@ import pymysql
 from pymysql.err import MySQLError
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError
 
-from astcredit.service.errors import CommitUnknown, PoisonError, StorageError, TransientError
+from astcredit.service.errors import (
+    CommitUnknown,
+    Outdated,
+    PoisonError,
+    StorageError,
+    TransientError,
+)
+from astcredit.storage.sql import OUTDATED_CODE
 from astcredit.storage.wire import StatementFailed
 
 # MariaDB and MySQL error codes after which the connection is gone, and with it the answer to
@@ -66,6 +73,8 @@ def is_elsewhere(error: BaseException) -> bool:
 def translate(error: Exception, *, committing: bool) -> StorageError:
     """The StorageError for a driver's, SQLAlchemy's or the network's error."""
     text = _text(error)
+    if error_code(error) == OUTDATED_CODE:
+        return Outdated(text)
     if _blames_value(error) and not is_lost(error):
         return PoisonError(text)
     if committing and not _rolled_back(error):

@@ -29,6 +29,10 @@ class Question(Generic[Found]):
 class Session(Protocol):
     """A transaction. Every method raises the driver's errors."""
 
+    @property
+    def proves(self) -> bool:
+        """Whether what is run can stop the transaction by `SqlDialect.required`."""
+
     async def look(self, question: Question[Found]) -> Found:
         """An answer that may be out of date when the transaction begins."""
 
@@ -42,6 +46,8 @@ class Session(Protocol):
 
 class CoreSession:
     """One statement after the other, through SQLAlchemy."""
+
+    proves = False
 
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
@@ -77,6 +83,11 @@ class WireSession:
         self._kept: list[str] = []
         self.committing = False
         """COMMIT was sent, and it is not known that it was not reached."""
+
+    @property
+    def proves(self) -> bool:
+        """See `Session`: where a packet is stopped as a whole."""
+        return self._sql.proves and self.connection.together
 
     async def look(self, question: Question[Found]) -> Found:
         """See `Session`: where nothing is found there need be no transaction."""

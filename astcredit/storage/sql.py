@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 from astcredit.domain.money import Micros, amount_text
@@ -23,10 +24,31 @@ FEW_ROWS: Final = 24
 of values (MariaDB 10.11): four are changed in half the time, forty in the same."""
 
 
+OUTDATED_CODE: Final = 31_000
+"""The error of a transaction that takes something for granted that is not so: a number that is free
+for a program's own errors (https://mariadb.com/kb/en/signal/)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Was:
+    """What rows must hold to be changed: expressions of their columns, and what these give for each
+    row, in the order in which the rows are changed."""
+
+    expressions: Sequence[str]
+    rows: Sequence[Sequence[Value]]
+
+
+NO_MATTER: Final = Was((), ())
+
+
 class SqlDialect(ABC):
     """Where the two kinds of database differ."""
 
     mark: str
+    same: str
+    """Compares two values; NULL is the same as NULL."""
+    proves = False
+    """Whether it can stop a transaction by `required` and `required_version`."""
     begin: str
     for_update: str
     then: str
@@ -55,31 +77,63 @@ class SqlDialect(ABC):
         """A statement that deletes the rows of so many keys."""
 
     def update_many(
-        self, table: str, key: str, columns: Sequence[str], rows: Sequence[Sequence[Value]]
+        self,
+        table: str,
+        key: str,
+        columns: Sequence[str],
+        rows: Sequence[Sequence[Value]],
+        was: Was = NO_MATTER,
     ) -> Statement:
         """A statement that sets columns of some rows; of each there are the key and the columns'
-        values."""
+        values. Those that do not hold what they must are left as they are."""
         if len(rows) > FEW_ROWS:
-            return self._update_joined(table, key, columns, rows)
+            return self._update_joined(table, key, columns, rows, was)
         keys, *values = zip(*rows, strict=True)
-        changes, bound = [], list[Value]()
-        cases = f" WHEN {self.mark} THEN {self.mark}" * len(rows)
-        for column, wanted in zip(columns, values, strict=True):
-            if _is_one(wanted):
-                changes.append(f"{column} = {self.mark}")
-                bound.append(wanted[0])
-            else:
-                changes.append(f"{column} = CASE {key}{cases} END")
-                bound += flat(zip(keys, wanted, strict=True))
-        listed = self.in_list(key, len(rows))
+        changes, bound = self._each(columns, "=", key, keys, values)
+        held, what = self._each(was.expressions, self.same, key, keys, zip(*was.rows, strict=True))
+        conditions = " AND ".join([self.in_list(key, len(rows)), *held])
         return (
-            f"UPDATE {self._by_key_alone(table)} SET {', '.join(changes)} WHERE {listed}",
-            [*bound, *keys],
+            f"UPDATE {self._by_key_alone(table)} SET {', '.join(changes)} WHERE {conditions}",
+            [*bound, *keys, *what],
         )
+
+    def _each(
+        self,
+        expressions: Sequence[str],
+        sign: str,
+        key: str,
+        keys: Sequence[Value],
+        columns: Iterable[Sequence[Value]],
+    ) -> tuple[list[str], list[Value]]:
+        """Each expression with a sign and its value, which is another one for each key."""
+        said, bound = [], list[Value]()
+        cases = f" WHEN {self.mark} THEN {self.mark}" * len(keys)
+        for expression, values in zip(expressions, columns, strict=True):
+            if _is_one(values):
+                said.append(f"{expression} {sign} {self.mark}")
+                bound.append(values[0])
+            else:
+                said.append(f"{expression} {sign} CASE {key}{cases} END")
+                bound += flat(zip(keys, values, strict=True))
+        return said, bound
+
+    def required(self, rows: int) -> str:
+        """A statement behind one that changes rows: unless that were so many, it stops the
+        transaction with OUTDATED_CODE. Only where the database `proves`."""
+        raise NotImplementedError
+
+    def required_version(self, version: int) -> str:
+        """A statement that does the same unless this is the catalog's version."""
+        raise NotImplementedError
 
     @abstractmethod
     def _update_joined(
-        self, table: str, key: str, columns: Sequence[str], rows: Sequence[Sequence[Value]]
+        self,
+        table: str,
+        key: str,
+        columns: Sequence[str],
+        rows: Sequence[Sequence[Value]],
+        was: Was,
     ) -> Statement:
         """The same for many rows, by a join with their values."""
 
@@ -141,6 +195,7 @@ class MySql(SqlDialect):
     """MariaDB and MySQL."""
 
     mark = "%s"
+    same = "<=>"
     begin = "START TRANSACTION"
     most_values = 1_000_000  # they are part of the text, which max_allowed_packet bounds: 16 MB
     row_word: str | None = None
@@ -156,7 +211,7 @@ class MySql(SqlDialect):
         numbers = tuple(map(int, version.groups())) if version else (0, 0, 0)
         if "MariaDB" in server:
             self.row_word = "" if numbers >= (10, 3, 3) else None
-            self.compound = numbers >= (10, 1, 2)
+            self.compound = self.proves = numbers >= (10, 1, 2)
         elif "TiDB" not in server and numbers >= (8, 0, 19):
             self.row_word = "ROW"
 
@@ -208,16 +263,31 @@ class MySql(SqlDialect):
             [*flat(zip(*several.values(), strict=True)), *ones.values()],
         )
 
+    def required(self, rows: int) -> str:
+        return f"IF ROW_COUNT() <> {int(rows)} THEN {_OUTDATED}; END IF"
+
+    def required_version(self, version: int) -> str:
+        found = "SELECT version FROM astcatalog WHERE id = 1"
+        return f"IF NOT ({found}) <=> {int(version)} THEN {_OUTDATED}; END IF"
+
     def _update_joined(
-        self, table: str, key: str, columns: Sequence[str], rows: Sequence[Sequence[Value]]
+        self,
+        table: str,
+        key: str,
+        columns: Sequence[str],
+        rows: Sequence[Sequence[Value]],
+        was: Was,
     ) -> Statement:
         keys, *values = zip(*rows, strict=True)
-        several, ones = _apart(values)
-        changes = [f"t.{columns[n]} = v.c{place}" for place, n in enumerate(several)]
-        changes += [f"t.{columns[n]} = %s" for n in ones]
+        several, ones = _apart([*zip(*was.rows, strict=True), *values])
+        places = {n: f"v.c{place}" for place, n in enumerate(several)}
+        said = [*(f"{e} <=>" for e in was.expressions), *(f"t.{c} =" for c in columns)]
+        said = [f"{what} {places.get(n, '%s')}" for n, what in enumerate(said)]
+        held, changes = said[: len(was.expressions)], said[len(was.expressions) :]
         return (
-            f"UPDATE ({self._table(len(several), len(rows))}) v"
-            f" {self.then} {self.by_key(table, 't')} ON t.{key} = v.k SET {', '.join(changes)}",
+            f"UPDATE ({self._table(len(several), len(rows))}) v {self.then}"
+            f" {self.by_key(table, 't')} ON {' AND '.join([f't.{key} = v.k', *held])}"
+            f" SET {', '.join(changes)}",
             [*flat(zip(keys, *several.values(), strict=True)), *ones.values()],
         )
 
@@ -270,6 +340,7 @@ class Sqlite(SqlDialect):
     """SQLite."""
 
     mark = "?"
+    same = "IS"
     begin = "BEGIN IMMEDIATE"
     most_values = 32_766  # SQLITE_MAX_VARIABLE_NUMBER, unless it was compiled with another
     for_update = ""
@@ -318,15 +389,26 @@ class Sqlite(SqlDialect):
         return table
 
     def _update_joined(
-        self, table: str, key: str, columns: Sequence[str], rows: Sequence[Sequence[Value]]
+        self,
+        table: str,
+        key: str,
+        columns: Sequence[str],
+        rows: Sequence[Sequence[Value]],
+        was: Was,
     ) -> Statement:
-        row = f"({', '.join(['?'] * (len(columns) + 1))})"
-        changes = ", ".join(f"{column} = v.column{n}" for n, column in enumerate(columns, 2))
+        both = [(*row, *held) for row, held in zip(rows, was.rows or [()] * len(rows), strict=True)]
+        row = f"({', '.join(['?'] * len(both[0]))})"
+        changes = [f"{column} = v.column{n}" for n, column in enumerate(columns, 2)]
+        held = [f"{e} IS v.column{n}" for n, e in enumerate(was.expressions, len(columns) + 2)]
+        conditions = " AND ".join([f"{table}.{key} = v.column1", *held])
         return (
-            f"UPDATE {table} SET {changes} FROM (VALUES {', '.join([row] * len(rows))}) AS v"
-            f" WHERE {table}.{key} = v.column1",
-            flat(rows),
+            f"UPDATE {table} SET {', '.join(changes)}"
+            f" FROM (VALUES {', '.join([row] * len(rows))}) AS v WHERE {conditions}",
+            flat(both),
         )
+
+
+_OUTDATED = f"SIGNAL SQLSTATE '45000' SET MYSQL_ERRNO = {OUTDATED_CODE}, MESSAGE_TEXT = 'outdated'"
 
 
 def _is_one(values: Sequence[Value]) -> bool:

@@ -249,7 +249,9 @@ class WireConnection(TlsConnection):
 
     def __init__(self, **parameters: Any) -> None:
         self.together = True
-        flags = parameters.pop("client_flag", 0) | CLIENT.MULTI_STATEMENTS
+        # ROW_COUNT() counts rows that are changed to what they were.
+        flags = CLIENT.MULTI_STATEMENTS | CLIENT.FOUND_ROWS
+        flags |= parameters.pop("client_flag", 0)
         super().__init__(client_flag=flags, **parameters)
 
     async def send(self, statements: Sequence[str], *, last: bool = False) -> list[list[Row]]:

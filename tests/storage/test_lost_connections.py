@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
@@ -19,6 +19,7 @@ from astcredit.service.ports import Changes
 from astcredit.storage.books import SqlBooks, SqlBooksTransaction
 from astcredit.storage.catalog import SqlCatalog
 from astcredit.storage.database import Database
+from astcredit.storage.sessions import WireSession
 from support.core import (
     LONGEST_SECONDS,
     NOW_MS,
@@ -112,15 +113,32 @@ def swallow(pipe: Pipe) -> None:
     pipe.swallow()
 
 
-# What a batch writes goes to the server together with its COMMIT.
+@pytest.fixture
+def _asking(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows are locked and read before they are written, and nothing is taken for granted."""
+    monkeypatch.setattr(WireSession, "proves", False)
+
+
+@pytest.fixture
+def mode(request: pytest.FixtureRequest) -> None:
+    """Whether transactions take for granted what they know."""
+    if request.param == "asking":
+        request.getfixturevalue("_asking")
+
+
+# What a batch writes goes to the server together with its COMMIT; where it takes for granted what
+# it knows, that is all there is.
 BEFORE_COMMIT = ["START TRANSACTION", "SELECT id, kind"]
 MOMENTS = [
-    *((statement, how, TransientError) for statement in BEFORE_COMMIT for how in ("cut", "kill")),
-    *(("COMMIT", how, CommitUnknown) for how in ("cut", "kill", "swallow")),
-]
+    *(("asking", statement, how, TransientError) for statement in BEFORE_COMMIT
+      for how in ("cut", "kill")),
+    *((mode, "COMMIT", how, CommitUnknown) for mode in ("asking", "guessing")
+      for how in ("cut", "kill", "swallow")),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(("statement", "how", "error"), MOMENTS)
+@pytest.mark.parametrize(("mode", "statement", "how", "error"), MOMENTS, indirect=["mode"])
+@pytest.mark.usefixtures("mode")
 def test_a_connection_that_is_lost(
     mariadb: MariaDb, mariadb_url: str, statement: str, how: str, error: type[StorageError]
 ) -> None:
@@ -158,10 +176,15 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(function, "__defaults__", (IMPATIENT_SECONDS,))
 
 
-@pytest.mark.usefixtures("_impatient")
+@pytest.mark.usefixtures("_impatient", "mode")
 @pytest.mark.parametrize(
-    ("statement", "error"),
-    [*((statement, TransientError) for statement in BEFORE_COMMIT), ("COMMIT", CommitUnknown)],
+    ("mode", "statement", "error"),
+    [
+        *(("asking", statement, TransientError) for statement in BEFORE_COMMIT),
+        ("asking", "COMMIT", CommitUnknown),
+        ("guessing", "COMMIT", CommitUnknown),
+    ],
+    indirect=["mode"],
 )
 def test_a_server_that_never_answers_is_given_up_and_its_connection_is_not_used_again(
     mariadb_url: str, statement: str, error: type[StorageError]
@@ -343,7 +366,15 @@ def test_batches_of_different_clients_do_not_wait_for_each_other(mariadb_url: st
     asyncio.run(main())
 
 
-def test_a_server_that_is_killed_under_load(mariadb: MariaDb, mariadb_url: str) -> None:
+@pytest.mark.usefixtures("mode")
+@pytest.mark.parametrize(
+    ("mode", "moments"),
+    [("asking", ("COMMIT", "SELECT id, kind", "COMMIT")), ("guessing", ("COMMIT", "COMMIT"))],
+    indirect=["mode"],
+)
+def test_a_server_that_is_killed_under_load(
+    mariadb: MariaDb, mariadb_url: str, moments: Sequence[str]
+) -> None:
     """Power cuts and restarts: every answer stands in the books, every call is charged once."""
 
     async def round_of(it: Site, numbers: range, moment: str) -> None:
@@ -360,11 +391,11 @@ def test_a_server_that_is_killed_under_load(mariadb: MariaDb, mariadb_url: str) 
 
     async def main() -> None:
         async with site(mariadb_url) as it:
-            for number, moment in enumerate(["COMMIT", "SELECT id, kind", "COMMIT"], 1):
+            for number, moment in enumerate(moments, 1):
                 await round_of(it, range(100 * number, 100 * number + 90), moment)
-            books = await it.books()
-            assert books.statuses() == {"answered": 1, "completed": 270}
-            assert books.client(2).balance == 400 * FULL_CALL - 270 * 2_000
+            books, calls = await it.books(), 90 * len(moments)
+            assert books.statuses() == {"answered": 1, "completed": calls}
+            assert books.client(2).balance == 400 * FULL_CALL - calls * 2_000
             assert audit(books) == []
 
     asyncio.run(main())
