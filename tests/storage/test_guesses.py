@@ -10,6 +10,7 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from pymysql.err import OperationalError
@@ -27,7 +28,7 @@ from astcredit.service.ledger import Ledger
 from astcredit.service.operations import Changed, Operation, Outcome, Rerouted
 from astcredit.service.ports import Wanted
 from astcredit.storage import guesses as guesses_module
-from astcredit.storage.books import SqlBooks
+from astcredit.storage.books import SqlBooks, SqlBooksTransaction
 from astcredit.storage.catalog import SqlCatalog
 from astcredit.storage.database import Database
 from astcredit.storage.guesses import LONGEST_PAUSE, MOST_REMEMBERED, Guesses, Memory, Seen
@@ -178,6 +179,7 @@ def test_batches_of_any_size_are_proved(
 
 CHANGES = {
     "balance": "balance = balance - 900000000, ledger_seq = ledger_seq + 1",
+    "balance alone": "balance = balance - 7",
     "a micro of a large balance": "balance = balance - 0.000001, ledger_seq = ledger_seq + 1",
     "ledger_seq": "ledger_seq = ledger_seq + 7",
     "credit_limit": "credit_limit = 5",
@@ -270,6 +272,31 @@ def test_a_call_that_somebody_else_has_ended(mariadb_url: str) -> None:
         await two.do(*(caller_ended(n, NOW_MS + 1_000) for n in (1, 2)))
         assert await one.do(answered(1)) == [Changed(unreserved=answered(1))]
         assert await one.do(leg_ended(2, NOW_MS + 5_000)) == [Changed()]
+
+    story(mariadb_url, told)
+
+
+@pytest.mark.mariadb
+def test_a_call_that_somebody_else_ends_at_the_same_moment(
+    mariadb_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After it was found and before it is written: it is charged once."""
+    find = SqlBooksTransaction.find
+
+    async def told(one: Server, two: Server) -> None:
+        await one.do(*map(request, (1, 2)))
+        await one.do(answered(1))
+
+        async def find_late(self: SqlBooksTransaction, *wanted: Any) -> Any:
+            found = await find(self, *wanted)
+            monkeypatch.setattr(SqlBooksTransaction, "find", find)
+            await two.do(leg_ended(1, NOW_MS + 5_000), caller_ended(2, NOW_MS + 1_000))
+            return found
+
+        monkeypatch.setattr(SqlBooksTransaction, "find", find_late)
+        outcomes = await one.do(leg_ended(1, NOW_MS + 5_000), caller_ended(2, NOW_MS + 1_000))
+        assert outcomes == [Changed(), Changed()]
+        assert (await snapshot(one.database)).client(1).balance == 10**9 - 5_000
 
     story(mariadb_url, told)
 
