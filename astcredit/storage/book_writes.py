@@ -88,7 +88,7 @@ class BookWrites:
         # In one order, for they are locked here.
         unsure = [rows.answer_row(last[id]) for id in sorted(last) if id in guessed]
         yield from self._update(
-            "astcdr", "id", rows.CDR_ANSWER, unsure, rows.unanswered(len(unsure))
+            "astcdr", "id", rows.CDR_ANSWER, unsure, rows.unanswered(self._sql, len(unsure))
         )
 
     def _endings(self, settlements: Sequence[Settlement], guesses: Guesses) -> Iterator[Statement]:
@@ -99,7 +99,7 @@ class BookWrites:
         yield self._sql.delete_many("astcreditres", "call_id", len(ids)), ids
         was = NO_MATTER
         if guesses.calls:
-            was = rows.call_was([settlement.call for settlement in settlements])
+            was = rows.call_was(self._sql, [settlement.call for settlement in settlements])
         ended = [rows.ending_row(self._sql, settlement) for settlement in settlements]
         yield from self._update("astcdr", "id", rows.CDR_END, ended, was)
 
@@ -141,7 +141,7 @@ class BookWrites:
     ) -> Iterator[Statement]:
         if values:
             yield self._sql.update_many(table, key, columns, values, was)
-            if was.expressions:
+            if was.conditions:
                 yield self._sql.required(len(values)), ()
 
 

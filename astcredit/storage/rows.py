@@ -276,19 +276,21 @@ def client_was(sql: SqlDialect, books: Iterable[ClientBooks]) -> Was:
         "kind", "active_calls", "ledger_seq", "timezone", "low_balance_told", "quota_counted",
     )  # fmt: skip
     held = attrgetter(*amounts, *others)
-    return Was([*map(sql.micros, amounts), *others], [held(each) for each in books])
+    conditions = [*map(sql.holds_amount, amounts), *map(sql.holds, others)]
+    return Was(conditions, [held(each) for each in books])
 
 
-def unanswered(calls: int) -> Was:
+def unanswered(sql: SqlDialect, calls: int) -> Was:
     """What the CDR of a call holds that is open and not answered; of so many."""
-    return Was(("status", "leg_uniqueid"), [(CallState.OPEN, None)] * calls)
+    return Was([*map(sql.holds, ("status", "leg_uniqueid"))], [(CallState.OPEN, None)] * calls)
 
 
-def call_was(calls: Iterable[OpenCall]) -> Was:
+def call_was(sql: SqlDialect, calls: Iterable[OpenCall]) -> Was:
     """What the CDRs of calls hold that are in this state: whatever happens to an open call changes
     one of these columns."""
-    columns = ("status", "leg_uniqueid", "route_id")
-    return Was(columns, [(c.state, _leg(c.leg_uniqueid), c.occupancy.route_id) for c in calls])
+    conditions = [*map(sql.holds, ("status", "leg_uniqueid", "route_id"))]
+    held = [(call.state, _leg(call.leg_uniqueid), call.occupancy.route_id) for call in calls]
+    return Was(conditions, held)
 
 
 def _leg(uniqueid: str | None) -> str | None:

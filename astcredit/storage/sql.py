@@ -31,10 +31,10 @@ for a program's own errors (https://mariadb.com/kb/en/signal/)."""
 
 @dataclass(frozen=True, slots=True)
 class Was:
-    """What rows must hold to be changed: expressions of their columns, and what these give for each
-    row, in the order in which the rows are changed."""
+    """What rows must hold to be changed: conditions, each with `{}` where a value belongs, and the
+    values for each row, in the order in which the rows are changed."""
 
-    expressions: Sequence[str]
+    conditions: Sequence[str]
     rows: Sequence[Sequence[Value]]
 
 
@@ -45,8 +45,6 @@ class SqlDialect(ABC):
     """Where the two kinds of database differ."""
 
     mark: str
-    same: str
-    """Compares two values; NULL is the same as NULL."""
     proves = False
     """Whether it can stop a transaction by `required` and `required_version`."""
     begin: str
@@ -63,6 +61,14 @@ class SqlDialect(ABC):
     @abstractmethod
     def micros(self, column: str) -> str:
         """An expression that reads an amount's column as an integer."""
+
+    @abstractmethod
+    def holds(self, column: str) -> str:
+        """A condition for `Was`: the column holds a value, or NULL."""
+
+    @abstractmethod
+    def holds_amount(self, column: str) -> str:
+        """The same of an amount's column and an amount in micros."""
 
     @abstractmethod
     def by_key(self, table: str, alias: str) -> str:
@@ -89,8 +95,8 @@ class SqlDialect(ABC):
         if len(rows) > FEW_ROWS:
             return self._update_joined(table, key, columns, rows, was)
         keys, *values = zip(*rows, strict=True)
-        changes, bound = self._each(columns, "=", key, keys, values)
-        held, what = self._each(was.expressions, self.same, key, keys, zip(*was.rows, strict=True))
+        changes, bound = self._each([f"{c} = {{}}" for c in columns], key, keys, values)
+        held, what = self._each(was.conditions, key, keys, zip(*was.rows, strict=True))
         conditions = " AND ".join([self.in_list(key, len(rows)), *held])
         return (
             f"UPDATE {self._by_key_alone(table)} SET {', '.join(changes)} WHERE {conditions}",
@@ -99,23 +105,22 @@ class SqlDialect(ABC):
 
     def _each(
         self,
-        expressions: Sequence[str],
-        sign: str,
+        said: Sequence[str],
         key: str,
         keys: Sequence[Value],
         columns: Iterable[Sequence[Value]],
     ) -> tuple[list[str], list[Value]]:
-        """Each expression with a sign and its value, which is another one for each key."""
-        said, bound = [], list[Value]()
-        cases = f" WHEN {self.mark} THEN {self.mark}" * len(keys)
-        for expression, values in zip(expressions, columns, strict=True):
+        """What is said with `{}`, with a value there, which is another one for each key."""
+        whole, bound = [], list[Value]()
+        cases = f"CASE {key}{f' WHEN {self.mark} THEN {self.mark}' * len(keys)} END"
+        for part, values in zip(said, columns, strict=True):
             if _is_one(values):
-                said.append(f"{expression} {sign} {self.mark}")
+                whole.append(part.format(self.mark))
                 bound.append(values[0])
             else:
-                said.append(f"{expression} {sign} CASE {key}{cases} END")
+                whole.append(part.format(cases))
                 bound += flat(zip(keys, values, strict=True))
-        return said, bound
+        return whole, bound
 
     def required(self, rows: int) -> str:
         """A statement behind one that changes rows: unless that were so many, it stops the
@@ -195,7 +200,6 @@ class MySql(SqlDialect):
     """MariaDB and MySQL."""
 
     mark = "%s"
-    same = "<=>"
     begin = "START TRANSACTION"
     most_values = 1_000_000  # they are part of the text, which max_allowed_packet bounds: 16 MB
     row_word: str | None = None
@@ -229,6 +233,13 @@ class MySql(SqlDialect):
 
     def micros(self, column: str) -> str:
         return f"CAST({column} * 1000000 AS SIGNED)"
+
+    def holds(self, column: str) -> str:
+        return f"{column} <=> {{}}"
+
+    def holds_amount(self, column: str) -> str:
+        # To a text a decimal is compared as a floating-point number.
+        return f"{column} <=> {{}} * 0.000001"
 
     def _values(self, rows: Sequence[str]) -> str:
         return ", ".join(rows)
@@ -281,9 +292,9 @@ class MySql(SqlDialect):
         keys, *values = zip(*rows, strict=True)
         several, ones = _apart([*zip(*was.rows, strict=True), *values])
         places = {n: f"v.c{place}" for place, n in enumerate(several)}
-        said = [*(f"{e} <=>" for e in was.expressions), *(f"t.{c} =" for c in columns)]
-        said = [f"{what} {places.get(n, '%s')}" for n, what in enumerate(said)]
-        held, changes = said[: len(was.expressions)], said[len(was.expressions) :]
+        said = [*was.conditions, *(f"t.{column} = {{}}" for column in columns)]
+        said = [part.format(places.get(n, "%s")) for n, part in enumerate(said)]
+        held, changes = said[: len(was.conditions)], said[len(was.conditions) :]
         return (
             f"UPDATE ({self._table(len(several), len(rows))}) v {self.then}"
             f" {self.by_key(table, 't')} ON {' AND '.join([f't.{key} = v.k', *held])}"
@@ -340,7 +351,6 @@ class Sqlite(SqlDialect):
     """SQLite."""
 
     mark = "?"
-    same = "IS"
     begin = "BEGIN IMMEDIATE"
     most_values = 32_766  # SQLITE_MAX_VARIABLE_NUMBER, unless it was compiled with another
     for_update = ""
@@ -351,6 +361,12 @@ class Sqlite(SqlDialect):
 
     def micros(self, column: str) -> str:
         return column
+
+    def holds(self, column: str) -> str:
+        return f"{column} IS {{}}"
+
+    def holds_amount(self, column: str) -> str:
+        return self.holds(column)
 
     def _values(self, rows: Sequence[str]) -> str:
         return "VALUES " + ", ".join(rows)
@@ -399,7 +415,8 @@ class Sqlite(SqlDialect):
         both = [(*row, *held) for row, held in zip(rows, was.rows or [()] * len(rows), strict=True)]
         row = f"({', '.join(['?'] * len(both[0]))})"
         changes = [f"{column} = v.column{n}" for n, column in enumerate(columns, 2)]
-        held = [f"{e} IS v.column{n}" for n, e in enumerate(was.expressions, len(columns) + 2)]
+        first = len(columns) + 2
+        held = [part.format(f"v.column{n}") for n, part in enumerate(was.conditions, first)]
         conditions = " AND ".join([f"{table}.{key} = v.column1", *held])
         return (
             f"UPDATE {table} SET {', '.join(changes)}"

@@ -33,6 +33,7 @@ from astcredit.storage.catalog import SqlCatalog
 from astcredit.storage.database import Database
 from astcredit.storage.guesses import LONGEST_PAUSE, MOST_REMEMBERED, Guesses, Memory, Seen
 from astcredit.storage.sessions import WireSession
+from astcredit.storage.sql import Was
 from astcredit.storage.wire import WireConnection
 from support.core import (
     LONGEST_SECONDS,
@@ -489,6 +490,33 @@ def test_servers_that_remember_do_what_the_books_in_memory_do(
     wrong = [sent for sent in packets if sent == ["ROLLBACK"]]
     assert len(proved) > 25
     assert len(wrong) > 5
+
+
+@pytest.mark.parametrize("count", [1, 3, 40])
+def test_only_rows_that_hold_what_they_must_are_changed(database_url: str, count: int) -> None:
+    """To the micro, of amounts; NULL is NULL."""
+    rich = 900_000_000_000 * 10**6 + 7
+
+    async def main() -> None:
+        async with opened(database_url) as database:
+            clients = [replace(prepaid(n, rich), credit_limit=0) for n in range(1, count + 1)]
+            await seed(database, clients)
+            dialect = database.dialect
+            holds = [dialect.holds_amount("balance"), dialect.holds("email"), dialect.holds("kind")]
+            holds.append(dialect.holds_amount("low_balance"))
+            wrong = {1: (rich + 1, "", "prepaid", None), 2: (rich, "", "prepaid", 0)}
+            right = (rich, "", "prepaid", None)
+            was = Was(holds, [wrong.get(client.id, right) for client in clients])
+            changes = [(client.id, 100 + client.id, "x") for client in clients]
+            statement, values = dialect.update_many(
+                "astclient", "id", ("active_calls", "email"), changes, was
+            )
+            async with database.session() as session:
+                await session.run(statement, values)
+            calls = [client.active_calls for client in (await snapshot(database)).clients]
+            assert calls == [0 if n in wrong else 100 + n for n in range(1, count + 1)]
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize("together", [True, False])
