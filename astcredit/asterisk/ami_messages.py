@@ -2,7 +2,7 @@
 
 Asterisk ends a message with an empty line. A busy server sends some ten thousand events a second,
 each with some 35 headers of which nine count: so a message is cut as bytes, known by its first line
-and, where it is an event about dialling, searched for these nine in one go. Everything else about
+and, where it is an event about dialling, searched for these nine. Everything else about
 the manager interface, which is not hot, is panoramisk's (`ami_session`).
 
 What is read here is read strictly, for a caller can put headers of their own into an event (a line
@@ -12,27 +12,36 @@ stands there twice makes the event `repeated`, which nobody believes.
 
 from __future__ import annotations
 
-import re
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, NamedTuple
 
 from astcredit.asterisk.dial_events import CALL_VARIABLE, EventHeaders
 
 END: Final = b"\r\n\r\n"
 
-_CHANNEL: Final = rf"Chan(?:nel|Variable(?=: {CALL_VARIABLE}=))"
+
+class _Header(NamedTuple):
+    """A header that counts: how the line before it ends and it begins, and where its value does."""
+
+    name: str
+    beginning: str
+    value_at: int
 
 
-def _reader(names: str) -> re.Pattern[str]:
-    """Finds headers by a pattern of their names, which begins with the commonest.
-
-    A value ends where its line does, CR and LF; each of them alone is a stranger's text.
-    """
-    return re.compile(rf"\r\n({names}|Event): ([^\r]*(?:\r(?!\n)[^\r]*)*)")
+def _header(name: str, value: str = "") -> _Header:
+    """A header, or those of its name whose value begins in that way."""
+    line = f"\r\n{name}: "
+    return _Header(name, line + value, len(line))
 
 
 # Of the channel variables only the call's id: others may be there, and as often as they like.
-_DIAL: Final = _reader(rf"D(?:est(?:{_CHANNEL}|Uniqueid)|ialStatus)|{_CHANNEL}|Uniqueid|Timestamp")
-_HANGUP: Final = _reader("Cause|Uniqueid|Timestamp")
+_DIAL: Final = (
+    *map(_header, ("Timestamp", "Channel", "Uniqueid", "DestChannel", "DestUniqueid")),
+    _header("DialStatus"),
+    *(_header(name, f"{CALL_VARIABLE}=") for name in ("ChanVariable", "DestChanVariable")),
+)
+_HANGUP: Final = tuple(map(_header, ("Timestamp", "Uniqueid", "Cause")))
+_EVENT: Final = _header("Event").beginning
 
 DIAL_EVENTS: Final = {
     b"Event: DialBegin": ("DialBegin", _DIAL),
@@ -70,14 +79,22 @@ def first_line(message: bytes) -> bytes:
     return message.partition(b"\r\n")[0]
 
 
-def read_dial_event(kind: str, counts: re.Pattern[str], message: bytes) -> EventHeaders:
+def read_dial_event(kind: str, counts: Sequence[_Header], message: bytes) -> EventHeaders:
     """The headers that count of a message whose first line is one of DIAL_EVENTS, which has the
-    other arguments.
+    other arguments. A value ends where its line does, with CR and LF; each of them alone is a
+    stranger's text.
 
     A byte that is not UTF-8 becomes U+FFFD: dropped, it would bring those beside it together.
     """
-    found = counts.findall(message.decode("utf8", "replace"))
-    found.append(("Event", kind))
-    headers = EventHeaders(found)
-    headers.repeated = len(headers) < len(found)
+    text = message.decode("utf8", "replace")
+    headers = EventHeaders(Event=kind)
+    repeated = _EVENT in text  # the first one has no line before it
+    for name, beginning, value_at in counts:
+        found = text.find(beginning)
+        if found >= 0:
+            start = found + value_at
+            end = text.find("\r\n", start)
+            headers[name] = text[start:] if end < 0 else text[start:end]
+            repeated = repeated or text.find(beginning, start) >= 0
+    headers.repeated = repeated
     return headers
