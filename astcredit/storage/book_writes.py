@@ -11,7 +11,7 @@ from astcredit.domain.instants import instant_text
 from astcredit.domain.settlement import Settlement
 from astcredit.service.operations import Answered, Rerouted
 from astcredit.service.ports import Changes
-from astcredit.storage import rows
+from astcredit.storage import proofs, rows
 from astcredit.storage.guesses import Guesses
 from astcredit.storage.sql import NO_MATTER, SqlDialect, Statement, Value, Was, flat
 
@@ -63,12 +63,12 @@ class BookWrites:
 
     def _clients(self, changed: Mapping[int, ClientBooks], guesses: Guesses) -> Iterator[Statement]:
         # One that was refused proves that it had no more when its row is written as it was.
-        books = {**guesses.clients, **changed}
-        was = rows.client_was(self._sql, guesses.clients.values()) if guesses.clients else NO_MATTER
+        books, known = {**guesses.clients, **changed}, guesses.clients.values()
+        was = proofs.client_was(self._sql, known) if known else NO_MATTER
         written = [rows.client_row(self._sql, client) for client in books.values()]
         yield from self._update("astclient", "id", rows.CLIENT, written, was)
         if guesses.version is not None:
-            yield self._sql.required_version(guesses.version), ()
+            yield proofs.required_version(guesses.version), ()
 
     def _reroutes(self, rerouted: Sequence[Rerouted]) -> Iterator[Statement]:
         # A call may go through several routes in one batch: its last one is what is written.
@@ -88,7 +88,7 @@ class BookWrites:
         # In one order, for they are locked here.
         unsure = [rows.answer_row(last[id]) for id in sorted(last) if id in guessed]
         yield from self._update(
-            "astcdr", "id", rows.CDR_ANSWER, unsure, rows.unanswered(self._sql, len(unsure))
+            "astcdr", "id", rows.CDR_ANSWER, unsure, proofs.unanswered(self._sql, len(unsure))
         )
 
     def _endings(self, settlements: Sequence[Settlement], guesses: Guesses) -> Iterator[Statement]:
@@ -99,7 +99,7 @@ class BookWrites:
         yield self._sql.delete_many("astcreditres", "call_id", len(ids)), ids
         was = NO_MATTER
         if guesses.calls:
-            was = rows.call_was(self._sql, [settlement.call for settlement in settlements])
+            was = proofs.call_was(self._sql, [settlement.call for settlement in settlements])
         ended = [rows.ending_row(self._sql, settlement) for settlement in settlements]
         yield from self._update("astcdr", "id", rows.CDR_END, ended, was)
 
@@ -142,7 +142,7 @@ class BookWrites:
         if values:
             yield self._sql.update_many(table, key, columns, values, was)
             if was.conditions:
-                yield self._sql.required(len(values)), ()
+                yield proofs.required(len(values)), ()
 
 
 def without_nulls(

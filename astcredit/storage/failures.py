@@ -15,7 +15,7 @@ from astcredit.service.errors import (
     StorageError,
     TransientError,
 )
-from astcredit.storage.sql import OUTDATED_CODE
+from astcredit.storage.proofs import OUTDATED_CODE
 from astcredit.storage.wire import StatementFailed
 
 # MariaDB and MySQL error codes after which the connection is gone, and with it the answer to

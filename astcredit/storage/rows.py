@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
-from operator import attrgetter
 from typing import Any
 
 from astcredit.domain.alerts import Alert, Audience
@@ -21,7 +20,7 @@ from astcredit.service.operations import Answered
 from astcredit.service.ports import FoundCall, NewCall, OpenOnNode
 from astcredit.storage import tables
 from astcredit.storage.column_types import instant_ms, micros, seconds_text
-from astcredit.storage.sql import SqlDialect, Value, Was
+from astcredit.storage.sql import SqlDialect, Value
 from astcredit.storage.tables import fit
 
 CDR_BEGIN = (
@@ -264,37 +263,6 @@ def client_books(row: Sequence[Any]) -> ClientBooks:
         int(told) != 0,
         int(counted) != 0,
     )
-
-
-def client_was(sql: SqlDialect, books: Iterable[ClientBooks]) -> Was:
-    """What the rows of clients hold that have these books: every column that `client_books` reads,
-    exactly."""
-    amounts = (
-        "balance", "credit_limit", "reserved", "monthly_quota", "daily_quota", "low_balance",
-    )  # fmt: skip
-    others = (
-        "kind", "active_calls", "ledger_seq", "timezone", "low_balance_told", "quota_counted",
-    )  # fmt: skip
-    held = attrgetter(*amounts, *others)
-    conditions = [*map(sql.holds_amount, amounts), *map(sql.holds, others)]
-    return Was(conditions, [held(each) for each in books])
-
-
-def unanswered(sql: SqlDialect, calls: int) -> Was:
-    """What the CDR of a call holds that is open and not answered; of so many."""
-    return Was([*map(sql.holds, ("status", "leg_uniqueid"))], [(CallState.OPEN, None)] * calls)
-
-
-def call_was(sql: SqlDialect, calls: Iterable[OpenCall]) -> Was:
-    """What the CDRs of calls hold that are in this state: whatever happens to an open call changes
-    one of these columns."""
-    conditions = [*map(sql.holds, ("status", "leg_uniqueid", "route_id"))]
-    held = [(call.state, _leg(call.leg_uniqueid), call.occupancy.route_id) for call in calls]
-    return Was(conditions, held)
-
-
-def _leg(uniqueid: str | None) -> str | None:
-    return None if uniqueid is None else _fit("leg_uniqueid", uniqueid)
 
 
 def found_call(row: Sequence[Any]) -> FoundCall:

@@ -31,7 +31,7 @@ class Session(Protocol):
 
     @property
     def proves(self) -> bool:
-        """Whether what is run can stop the transaction by `SqlDialect.required`."""
+        """Whether what is run can stop the transaction (`astcredit.storage.proofs`)."""
 
     async def look(self, question: Question[Found]) -> Found:
         """An answer that may be out of date when the transaction begins."""

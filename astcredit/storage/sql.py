@@ -24,11 +24,6 @@ FEW_ROWS: Final = 24
 of values (MariaDB 10.11): four are changed in half the time, forty in the same."""
 
 
-OUTDATED_CODE: Final = 31_000
-"""The error of a transaction that takes something for granted that is not so: a number that is free
-for a program's own errors (https://mariadb.com/kb/en/signal/)."""
-
-
 @dataclass(frozen=True, slots=True)
 class Was:
     """What rows must hold to be changed: conditions, each with `{}` where a value belongs, and the
@@ -46,7 +41,7 @@ class SqlDialect(ABC):
 
     mark: str
     proves = False
-    """Whether it can stop a transaction by `required` and `required_version`."""
+    """Whether one statement can stop what follows it in a packet (`astcredit.storage.proofs`)."""
     begin: str
     for_update: str
     then: str
@@ -121,15 +116,6 @@ class SqlDialect(ABC):
                 whole.append(part.format(cases))
                 bound += flat(zip(keys, values, strict=True))
         return whole, bound
-
-    def required(self, rows: int) -> str:
-        """A statement behind one that changes rows: unless that were so many, it stops the
-        transaction with OUTDATED_CODE. Only where the database `proves`."""
-        raise NotImplementedError
-
-    def required_version(self, version: int) -> str:
-        """A statement that does the same unless this is the catalog's version."""
-        raise NotImplementedError
 
     @abstractmethod
     def _update_joined(
@@ -274,13 +260,6 @@ class MySql(SqlDialect):
             [*flat(zip(*several.values(), strict=True)), *ones.values()],
         )
 
-    def required(self, rows: int) -> str:
-        return f"IF ROW_COUNT() <> {int(rows)} THEN {_OUTDATED}; END IF"
-
-    def required_version(self, version: int) -> str:
-        found = "SELECT version FROM astcatalog WHERE id = 1"
-        return f"IF NOT ({found}) <=> {int(version)} THEN {_OUTDATED}; END IF"
-
     def _update_joined(
         self,
         table: str,
@@ -423,9 +402,6 @@ class Sqlite(SqlDialect):
             f" FROM (VALUES {', '.join([row] * len(rows))}) AS v WHERE {conditions}",
             flat(both),
         )
-
-
-_OUTDATED = f"SIGNAL SQLSTATE '45000' SET MYSQL_ERRNO = {OUTDATED_CODE}, MESSAGE_TEXT = 'outdated'"
 
 
 def _is_one(values: Sequence[Value]) -> bool:
