@@ -109,10 +109,27 @@ class TlsConnection(aiomysql.Connection):  # type: ignore[misc] # aiomysql comes
             self._refuse_readable(plugin_name.decode("latin-1"))
         return await super()._process_auth(plugin_name, auth_packet)
 
+    async def caching_sha2_password_auth(self, pkt: object) -> Any:
+        """Log in as MySQL 8 wants it by itself. As long as the server remembers the password it can
+        do without seeing it; else it asks for it, under a key of which nobody knows whose it is.
+        What would end with the server's next restart is refused from the beginning."""
+        self._refuse_asked_for("caching_sha2_password")
+        return await super().caching_sha2_password_auth(pkt)
+
+    async def sha256_password_auth(self, pkt: object) -> Any:
+        """Log in as MySQL 5.6 did: the server always asks for the password."""
+        self._refuse_asked_for("sha256_password")
+        return await super().sha256_password_auth(pkt)
+
     def _refuse_readable(self, plugin: str) -> None:
         """Whoever answers in the server's place could ask for the password as it is."""
-        if plugin in _READABLE and not self._unix_socket:
-            reason = f"the server wants the password by {plugin}: not without TLS"
+        if plugin in _READABLE:
+            self._refuse_asked_for(plugin)
+
+    def _refuse_asked_for(self, plugin: str) -> None:
+        if not self._secure and not self._unix_socket:
+            ways = "not without TLS (ssl_ca) or its socket (unix_socket)"
+            reason = f"the server wants the password by {plugin}: {ways}"
             raise OperationalError(CR.CR_SSL_CONNECTION_ERROR, reason)
 
 

@@ -282,6 +282,30 @@ def test_nobody_is_told_the_password_as_it_is(plugin: bytes) -> None:
     assert b"s3cr3t" not in heard
 
 
+@pytest.mark.parametrize("plugin", [b"caching_sha2_password", b"sha256_password"])
+def test_nobody_is_told_the_password_under_an_unknown_key(plugin: bytes) -> None:
+    """Nor asked for that key. MySQL 8 may know the password (3) or want it (4), as it does after
+    each of its restarts: what would work only until then never works."""
+    for first, then in (
+        (plugin, b"\x02\x00\x00\x02\x01\x03"),
+        (plugin, b"\x02\x00\x00\x02\x01\x04"),
+        (b"mysql_native_password", asked_to_switch(plugin)),
+    ):
+        heard, said = heard_by(greeting(first), then, "")
+        assert f"wants the password by {plugin.decode()}: not without TLS" in said
+        assert len(heard) == 4 + int.from_bytes(heard[:3], "little"), "one packet and no more"
+        assert b"s3cr3t" not in heard
+
+
+def test_a_server_that_prefers_another_way_is_logged_in_to() -> None:
+    """MySQL 8 with a user of the old way: its greeting speaks of the new one."""
+    heard, said = heard_by(
+        greeting(b"caching_sha2_password"), asked_to_switch(b"mysql_native_password"), ""
+    )
+    assert b"careful" in heard
+    assert "without TLS" not in said
+
+
 # ---- options
 
 
