@@ -24,9 +24,13 @@ def required(rows: int) -> str:
 
 
 def required_version(version: int) -> str:
-    """A statement that does the same unless this is the catalog's version."""
-    found = "SELECT version FROM astcatalog WHERE id = 1"
-    return f"IF NOT ({found}) <=> {int(version)} THEN {_OUTDATED}; END IF"
+    """Statements that do the same unless this is the catalog's version."""
+    # A SELECT by itself waits for nobody; within IF it would lock the row, and so wait for whoever
+    # imports, until all is imported.
+    return (
+        "SELECT version INTO @version FROM astcatalog WHERE id = 1;"
+        f" IF NOT @version <=> {int(version)} THEN {_OUTDATED}; END IF"
+    )
 
 
 def client_was(sql: SqlDialect, books: Iterable[ClientBooks]) -> Was:

@@ -225,6 +225,21 @@ def test_a_catalog_that_was_changed_is_seen(mariadb_url: str) -> None:
 
 
 @pytest.mark.mariadb
+def test_a_catalog_that_is_being_changed_holds_nobody_up(mariadb_url: str) -> None:
+    """An import has the version's row until it is over."""
+
+    async def told(one: Server, two: Server) -> None:
+        await one.do(request(1))
+        async with two.database.transaction() as connection:
+            await connection.exec_driver_sql("UPDATE astcatalog SET version = version + 1")
+            (decision,) = await one.do(request(2))
+            assert isinstance(decision, Decision)
+            assert decision.allowed
+
+    story(mariadb_url, told)
+
+
+@pytest.mark.mariadb
 @pytest.mark.parametrize("denied_cdr", [True, False])
 def test_a_client_that_was_refused_may_have_got_money(mariadb_url: str, denied_cdr: bool) -> None:
     """A refusal changes nothing of its client, and is proved all the same."""
