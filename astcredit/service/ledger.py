@@ -150,7 +150,7 @@ class Ledger:
             opening.found = await transaction.find(call_ids, channels)
         return await transaction.lock(
             Wanted(
-                guess=guess and not opening.reroutes,
+                guess=guess and self._may_guess(opening),
                 version=version,
                 clients=opening.clients(),
                 calls=opening.found,
@@ -163,6 +163,11 @@ class Ledger:
                 nodes=opening.nodes(),
             )
         )
+
+    def _may_guess(self, opening: _Opening) -> bool:
+        """Whether rows may be taken for granted. An attempt that was lost may come to the database
+        late: then the CDR of its call must be there, whatever was decided meanwhile."""
+        return not opening.reroutes and (self._denied_cdr or not opening.requests())
 
     async def _batch(
         self,

@@ -36,6 +36,7 @@ class BookWrites:
         yield from self._reroutes(changes.rerouted)
         yield from self._answers(changes.answered, guesses)
         yield from self._endings(changes.settlements, guesses)
+        yield from self._untouched(changes, guesses)
         yield from self._insert(
             "astledger", rows.LEDGER, [rows.ledger_row(sql, entry) for entry in changes.ledger]
         )
@@ -102,6 +103,15 @@ class BookWrites:
             was = proofs.call_was(self._sql, [settlement.call for settlement in settlements])
         ended = [rows.ending_row(self._sql, settlement) for settlement in settlements]
         yield from self._update("astcdr", "id", rows.CDR_END, ended, was)
+
+    def _untouched(self, changes: Changes, guesses: Guesses) -> Iterator[Statement]:
+        """Prove the calls that were left alone: that was decided on them, too."""
+        done = {settlement.call.call_id for settlement in changes.settlements}
+        done.update(answer.call_id for answer in changes.answered)
+        left = [guesses.calls[id] for id in sorted(guesses.calls) if id not in done]
+        was = proofs.call_was(self._sql, left)
+        same = [(call.call_id, call.state) for call in left]
+        yield from self._update("astcdr", "id", ("status",), same, was)
 
     def _insert(
         self,

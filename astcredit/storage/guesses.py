@@ -62,25 +62,35 @@ class Memory:
         self._version: int | None = None
         self._clients: dict[int, ClientBooks] = {}
         self._calls: dict[str, OpenCall] = {}
-        self._trust_rows = _Trust()
+        self._trust_clients = _Trust()
+        self._trust_calls = _Trust()
         self._trust_answers = _Trust()
 
     def guess(self, wanted: Wanted) -> Guesses:
         """What of the rows that are wanted need not be asked for."""
-        guesses = Guesses()
-        if wanted.answered and self._trust_answers.again():
-            guesses.answered = dict.fromkeys(wanted.answered)
-        others = wanted.limits or wanted.recorded or wanted.nodes
-        if others or len(guesses.answered) < len(wanted.answered):
+        guesses = self._rows(wanted)
+        if not wanted.answered:
             return guesses
+        # Counters that are read are locked before the answered calls are, and who ends such a call
+        # locks it before them.
+        in_order = guesses.clients or not wanted.levels
+        if not in_order or not self._trust_answers.again():
+            return Guesses()
+        guesses.answered = dict.fromkeys(wanted.answered)
+        return guesses
+
+    def _rows(self, wanted: Wanted) -> Guesses:
+        """The version, clients and calls, if all of them are known."""
         version = self._version if wanted.version else None
-        if version is None and wanted.version:
-            return guesses
+        unknown = wanted.version and version is None
+        if unknown or wanted.limits or wanted.recorded or wanted.nodes:
+            return Guesses()
         clients = _all_of(self._clients, sorted(wanted.clients))
         calls = _all_of(self._calls, wanted.calls)
-        if clients and calls is not None and self._trust_rows.again():
-            guesses.version, guesses.clients, guesses.calls = version, clients, calls
-        return guesses
+        if not clients or calls is None:
+            return Guesses()
+        trust = self._trust_calls if calls else self._trust_clients
+        return Guesses(version, clients, calls) if trust.again() else Guesses()
 
     def keep(self, seen: Seen, guesses: Guesses) -> None:
         """A transaction was committed that read and wrote this, and proved those guesses."""
@@ -117,15 +127,20 @@ class Memory:
         """A transaction failed; `outdated`: for one of its guesses was wrong."""
         for client_id in seen.clients:
             self._clients.pop(client_id, None)
-        for call_id in guesses.calls:
+        answers = [answer.call_id for answer in seen.changes.answered]
+        moved = [event.call.call_id for event in seen.changes.rerouted]
+        for call_id in (*guesses.calls, *guesses.answered, *answers, *moved):
             self._calls.pop(call_id, None)
         if outdated:
             for trust in self._trusts(guesses):
                 trust.betrayed()
 
     def _trusts(self, guesses: Guesses) -> Iterator[_Trust]:
-        if guesses.clients:
-            yield self._trust_rows
+        # What an answer or an end finds wrong is most likely a call, which another server changed.
+        if guesses.calls:
+            yield self._trust_calls
+        elif guesses.clients:
+            yield self._trust_clients
         if guesses.answered:
             yield self._trust_answers
 

@@ -25,10 +25,10 @@ def required(rows: int) -> str:
 
 def required_version(version: int) -> str:
     """Statements that do the same unless this is the catalog's version."""
-    # A SELECT by itself waits for nobody; within IF it would lock the row, and so wait for whoever
-    # imports, until all is imported.
+    # MAX makes a row, and so a new value, where there is none. A SELECT by itself waits for nobody;
+    # within IF it would lock the row, and so wait for whoever imports, until all is imported.
     return (
-        "SELECT version INTO @version FROM astcatalog WHERE id = 1;"
+        "SELECT MAX(version) INTO @version FROM astcatalog WHERE id = 1;"
         f" IF NOT @version <=> {int(version)} THEN {_OUTDATED}; END IF"
     )
 
@@ -56,9 +56,11 @@ def call_was(sql: SqlDialect, calls: Iterable[OpenCall]) -> Was:
     """What the CDRs of calls hold that are in this state: whatever happens to an open call changes
     one of these columns."""
     conditions = [*map(sql.holds, ("status", "leg_uniqueid", "route_id"))]
-    held = [(call.state, _leg(call.leg_uniqueid), call.occupancy.route_id) for call in calls]
+    held = [(call.state, _leg(call), call.occupancy.route_id) for call in calls]
     return Was(conditions, held)
 
 
-def _leg(uniqueid: str | None) -> str | None:
-    return None if uniqueid is None else fit(astcdr, "leg_uniqueid", uniqueid)
+def _leg(call: OpenCall) -> str | None:
+    if call.state is CallState.OPEN:
+        return None
+    return fit(astcdr, "leg_uniqueid", call.leg_uniqueid or "")

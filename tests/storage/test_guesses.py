@@ -459,10 +459,12 @@ WORLDS = {
 @pytest.mark.mariadb
 @pytest.mark.parametrize("chance", range(2))
 @pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize("together", [True, False])
 def test_servers_that_remember_do_what_the_books_in_memory_do(
     mariadb_url: str,
     world: str,
     chance: int,
+    together: bool,
     packets: list[Sequence[str]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -487,10 +489,12 @@ def test_servers_that_remember_do_what_the_books_in_memory_do(
             now = found[0]
             for batch in history(chance, 400):
                 clock.now_ms += 60_000
-                now = turns.choice(found) if turns.random() < 0.4 else now
-                expected: list[Outcome] = []
-                await plain.apply(batch, {}, expected)
-                assert [*map(said, await now.do(*batch))] == [*map(said, expected)]
+                # Alone, an operation is less often saved by what another one proves.
+                for operations in [batch] if together else [[operation] for operation in batch]:
+                    now = turns.choice(found) if turns.random() < 0.4 else now
+                    expected: list[Outcome] = []
+                    await plain.apply(operations, {}, expected)
+                    assert [*map(said, await now.do(*operations))] == [*map(said, expected)]
             for one in found:
                 await one.close()
             books = await snapshot(databases[0])
@@ -500,8 +504,8 @@ def test_servers_that_remember_do_what_the_books_in_memory_do(
     asyncio.run(main())
     proved = [sent for sent in packets if any("ROW_COUNT" in statement for statement in sent)]
     wrong = [sent for sent in packets if sent == ["ROLLBACK"]]
-    assert len(proved) > 25
-    assert len(wrong) > 5
+    assert len(proved) > 5
+    assert len(wrong) > 0
 
 
 @pytest.mark.parametrize("count", [1, 3, 40])
