@@ -7,7 +7,16 @@ from collections.abc import Sequence
 
 import pytest
 from pymysql.err import OperationalError
-from storage.test_guesses import FULL_CALL, Server, arrive, packets, servers, sql, story
+from storage.test_guesses import (
+    FULL_CALL,
+    Server,
+    arrive,
+    lose_next_commit,
+    packets,
+    servers,
+    sql,
+    story,
+)
 
 from astcredit.domain.decisions import Decision
 from astcredit.service.errors import CommitUnknown, StorageError
@@ -93,22 +102,13 @@ def test_a_request_that_was_refused_when_it_was_asked_again(
 ) -> None:
     """Its first packet comes late, to a client that has its money again: nothing is held for a call
     that nobody makes."""
-    late: list[Sequence[str]] = []
-    send = WireConnection._send
-
-    async def lose(self: WireConnection, statements: Sequence[str], endings: int) -> object:
-        if statements[-1] == "COMMIT" and not late:
-            late.append(statements)
-            self.close()
-            raise OperationalError(2013, "lost")
-        return await send(self, statements, endings)
 
     async def main() -> None:
         clients = [prepaid(1, FULL_CALL)]
         async with servers(mariadb_url, 2, clients, denied_cdr=denied_cdr) as (one, two):
             await one.do(request(1))
             await one.do(caller_ended(1, NOW_MS + 1))
-            monkeypatch.setattr(WireConnection, "_send", lose)
+            late = lose_next_commit(monkeypatch)
             first: list[Outcome] = []
             with pytest.raises(CommitUnknown):
                 await one.ledger.apply([request(3)], {}, first)

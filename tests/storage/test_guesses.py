@@ -331,6 +331,22 @@ def test_a_call_whose_answer_somebody_else_has_noted(mariadb_url: str) -> None:
     story(mariadb_url, told)
 
 
+def lose_next_commit(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[str]]:
+    """The next packet with a COMMIT gets lost on its way; it is in the list then."""
+    late: list[Sequence[str]] = []
+    send = WireConnection._send
+
+    async def lose(self: WireConnection, statements: Sequence[str], endings: int) -> object:
+        if statements[-1] == "COMMIT" and not late:
+            late.append(statements)
+            self.close()
+            raise OperationalError(2013, "lost")
+        return await send(self, statements, endings)
+
+    monkeypatch.setattr(WireConnection, "_send", lose)
+    return late
+
+
 async def arrive(database: Database, packet: Sequence[str]) -> None:
     """Let the server execute a packet."""
     async with database.session() as session:
@@ -357,21 +373,12 @@ def test_what_was_lost_and_comes_after_all_does_nothing(
     """A packet that stood in a queue of the network while it was given up and done again. A request
     meets a client as it was, if its call has failed meanwhile; its CDR is there."""
     before, operation = LATE[what]
-    late: list[Sequence[str]] = []
-    send = WireConnection._send
-
-    async def lose(self: WireConnection, statements: Sequence[str], endings: int) -> object:
-        if statements[-1] == "COMMIT" and not late:
-            late.append(statements)
-            self.close()
-            raise OperationalError(2013, "lost")
-        return await send(self, statements, endings)
 
     async def told(one: Server) -> None:
         await one.do(request(1))
         for early in before:
             await one.do(early)
-        monkeypatch.setattr(WireConnection, "_send", lose)
+        late = lose_next_commit(monkeypatch)
         outcomes: list[Outcome] = []
         with pytest.raises(CommitUnknown):
             await one.ledger.apply([operation], {}, outcomes)
