@@ -56,7 +56,8 @@ class SqlBooks:
                 outdated = isinstance(error, Outdated)
                 memory.forget(transaction.seen, transaction.guesses, outdated=outdated)
             raise
-        memory.keep(transaction.seen, transaction.guesses)
+        if session.proves:  # else nothing of it would ever be asked for
+            memory.keep(transaction.seen, transaction.guesses)
 
     async def expired(self, now_ms: int, most: int) -> Sequence[str]:
         """Ids of calls whose reservation is past its last possible second."""

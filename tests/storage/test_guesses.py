@@ -511,8 +511,10 @@ def test_servers_that_remember_do_what_the_books_in_memory_do(
     asyncio.run(main())
     proved = [sent for sent in packets if any("ROW_COUNT" in statement for statement in sent)]
     wrong = [sent for sent in packets if sent == ["ROLLBACK"]]
-    assert len(proved) > 5
-    assert len(wrong) > 0
+    # Where counters have limits, they are read first, and most is asked for.
+    few = catalog is WORLDS["routes with limits"][1]
+    assert len(proved) > (5 if few else 25)
+    assert len(wrong) > (0 if few else 5)
 
 
 @pytest.mark.parametrize("count", [1, 3, 40])
